@@ -1,0 +1,34 @@
+"""Every section of the YAML as a frozen pydantic model, and how files and ``a.b=c`` overrides become one."""
+
+from boom_ray.config.bags import BagConfig, BagsConfig, MixtureConfig
+from boom_ray.config.cluster import ClusterConfig, TrackingConfig
+from boom_ray.config.corpus import ColumnsConfig, CorpusConfig, DatasetConfig, EmbeddedConfig
+from boom_ray.config.evaluation import EvaluationConfig, TaskConfig
+from boom_ray.config.load import load_config, to_yaml
+from boom_ray.config.merge import MergeConfig
+from boom_ray.config.run import RunConfig
+from boom_ray.config.section import Section
+from boom_ray.config.training import LoraConfig, ModelConfig, ResourcesConfig, TrainingConfig
+
+__all__ = [
+    "BagConfig",
+    "BagsConfig",
+    "ClusterConfig",
+    "ColumnsConfig",
+    "CorpusConfig",
+    "DatasetConfig",
+    "EmbeddedConfig",
+    "EvaluationConfig",
+    "LoraConfig",
+    "MergeConfig",
+    "MixtureConfig",
+    "ModelConfig",
+    "ResourcesConfig",
+    "RunConfig",
+    "Section",
+    "TaskConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+    "load_config",
+    "to_yaml",
+]

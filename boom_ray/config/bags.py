@@ -1,0 +1,86 @@
+"""Bags: which share of every dataset a member is trained on, and in which order."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from boom_ray.config.section import Section
+
+Replacement = Literal["none", "poisson", "multinomial"]
+
+
+class BagConfig(Section):
+    """One bag: a rule, not a copy. Either a ratio or the complement of another bag."""
+
+    name: str = Field(description="unique name of the bag", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    ratio: float | None = Field(None, gt=0, le=1, description="share of every dataset, in (0, 1]")
+    complement_of: str | None = Field(None, description="name of a bag; this one is everything that it left out")
+    seed: int | None = Field(None, description="seed of this bag's draw; null: the run's seed")
+    replacement: Replacement = Field(
+        "none", description="none: each example at most once; poisson or multinomial: bootstrap counts of mean ratio"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.ratio is None) == (self.complement_of is None):
+            raise ValueError(f"bag {self.name}: give either ratio or complement_of")
+        if self.complement_of is not None and self.replacement != "none":
+            raise ValueError(f"bag {self.name}: a complement is drawn without replacement")
+        return self
+
+
+class MixtureConfig(Section):
+    """How much of each dataset may enter a bag, before ratios are applied."""
+
+    temperature: float = Field(
+        1.0, ge=1, description="quota of a dataset of n examples is proportional to n^(1/temperature); 1 keeps sizes"
+    )
+    caps: dict[str, int] = Field({}, description="most examples of a dataset, by its name; examples")
+    max_examples: int | None = Field(None, ge=1, description="most examples of all datasets together; examples")
+
+
+class BagsConfig(Section):
+    """The bags of a run."""
+
+    ratios: tuple[float, ...] = Field((0.8, 1.0), description="one bag per ratio in (0, 1], e.g. [0.8, 1.0]")
+    replacement: Replacement = Field("none", description="draw of the bags that ratios make")
+    nested: bool = Field(False, description="smaller bags are subsets of larger ones instead of independent draws")
+    members: tuple[BagConfig, ...] = Field((), description="bags by name; replaces ratios when not empty")
+    core_ratio: float = Field(0.4, gt=0, le=1, description="share of every dataset kept as core for updates")
+    mixture: MixtureConfig = Field(MixtureConfig(), description="caps and temperature")
+    schedule: Literal["batch-level-shuffling"] = Field(
+        "batch-level-shuffling", description="how examples become steps: every step is one dataset, steps are shuffled"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wrong = [ratio for ratio in self.ratios if not 0 < ratio <= 1]
+        if wrong:
+            raise ValueError(f"ratios must lie in (0, 1]; got {wrong[0]}")
+        bags = self.resolved()
+        names = [bag.name for bag in bags]
+        if not names:
+            raise ValueError("give at least one ratio or one member")
+        if len(set(names)) < len(names):
+            raise ValueError("bag names must be unique")
+        rules = {bag.name: bag for bag in bags}
+        for bag in bags:
+            if bag.complement_of is None:
+                continue
+            other = rules.get(bag.complement_of)
+            if other is None:
+                raise ValueError(f"bag {bag.name} is the complement of {bag.complement_of}, which is none of {names}")
+            if other.complement_of is not None or other.replacement != "none":
+                raise ValueError(f"bag {bag.name}: {other.name} must be a ratio drawn without replacement")
+        return self
+
+    def resolved(self) -> tuple[BagConfig, ...]:
+        """The bags by name: ``members`` as given, else one per ratio, named by index and percentage (``bag0-80``)."""
+        if self.members:
+            return self.members
+        return tuple(
+            BagConfig(name=f"bag{index}-{ratio * 100:g}", ratio=ratio, replacement=self.replacement)
+            for index, ratio in enumerate(self.ratios)
+        )

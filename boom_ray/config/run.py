@@ -1,0 +1,43 @@
+"""The whole configuration of `jobs/boom.py`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from boom_ray.config.bags import BagsConfig
+from boom_ray.config.cluster import ClusterConfig, TrackingConfig
+from boom_ray.config.corpus import CorpusConfig
+from boom_ray.config.evaluation import EvaluationConfig
+from boom_ray.config.merge import MergeConfig
+from boom_ray.config.section import Section
+from boom_ray.config.training import ModelConfig, TrainingConfig
+
+
+class RunConfig(Section):
+    """One BOOM run: corpus → bags → members → merged model → scores."""
+
+    name: str = Field(description="name of the run in MLflow", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    store: str = Field("store", description="directory or URL of all artifacts; every machine must see it")
+    seed: int = Field(0, description="seed of bags, order and dropout")
+    corpus: CorpusConfig = Field(description="what is trained on")
+    model: ModelConfig = Field(ModelConfig(), description="what is trained")
+    bags: BagsConfig = Field(BagsConfig(), description="which share each member sees")
+    training: TrainingConfig = Field(TrainingConfig(), description="how each member is trained")
+    merge: MergeConfig = Field(MergeConfig(), description="how members become one model")
+    baseline: bool = Field(True, description="also train on 100 % of the data for comparison, when no bag does")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="what models are evaluated on")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="where it is logged")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="where it runs")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        count = len(self.bags.resolved())
+        if isinstance(self.merge.weights, tuple) and len(self.merge.weights) != count:
+            raise ValueError(f"merge.weights has {len(self.merge.weights)} numbers for {count} bags")
+        known = {dataset.name for dataset in self.corpus.datasets}
+        for name in self.bags.mixture.caps:
+            if name not in known:
+                raise ValueError(f"bags.mixture.caps names {name}, which is none of the datasets {sorted(known)}")
+        return self

@@ -1,0 +1,38 @@
+"""What long work says while it runs: plain events that a progress table, MLflow or a test can take.
+
+Stages call a ``Report``; they do not know who listens. Workers on other machines put events on a queue of the runtime
+(`boom_ray.runtime.event_queue`) that the driver drains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress of one unit of work.
+
+    Attributes:
+        stage: ``corpus``, ``bags``, ``members``, ``merge`` or ``scores``.
+        unit: what inside the stage: a dataset, member, or model/task.
+        done: how much is done, in ``total``'s unit; ``done == total`` ends the unit.
+        total: how much there is (steps, rows, bytes, tasks); 0 when unknown.
+        figures: measured now, by name: ``loss``, ``pairs_per_s``…
+        note: one short line for people (``cached``, ``restarted from step 200``…).
+    """
+
+    stage: str
+    unit: str
+    done: float
+    total: float
+    figures: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+Report = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """A listener that ignores everything."""

@@ -1,0 +1,135 @@
+"""Starting Ray the way boom_ray needs it, and getting errors and events back from its workers.
+
+Import this module before ``ray`` anywhere in the project: several switches are read when Ray is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_USE_DATASOURCE_V2": "0",  # its Parquet reader turns a small corpus into one slow block
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of 2 s is paid at the end of every member
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  (the environment above must be set first)
+from ray.util.queue import Empty, Queue  # noqa: E402
+
+from boom_ray.config.cluster import ClusterConfig  # noqa: E402
+from boom_ray.errors import BoomError  # noqa: E402
+from boom_ray.events import Event, Report  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+NOISY = ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve")
+
+
+@contextlib.contextmanager
+def cluster(config: ClusterConfig) -> Iterator[None]:
+    """Connect to the cluster of the configuration or start one here; what was started here is ended on the way out.
+
+    Under ``ray job submit`` Ray sets RAY_ADDRESS and the job joins the cluster that runs it.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {
+        "log_to_driver": config.verbose,
+        "logging_level": logging.INFO if config.verbose else logging.ERROR,
+        "runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
+    }
+    if address:
+        options["address"] = address
+    else:
+        options |= {"include_dashboard": True, "num_cpus": config.num_cpus, "_temp_dir": config.temp_dir}
+        if config.object_store_gb:
+            options["object_store_memory"] = int(config.object_store_gb * 2**30)
+    ray.init(**options)
+    if not config.verbose:
+        quiet_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quiet_ray() -> None:
+    """Silence Ray's libraries below errors; ``cluster.verbose=true`` leaves them alone."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def cause(error: BaseException) -> BaseException:
+    """The user's own error inside what Ray wrapped around it: a `BoomError` if there is one, else the innermost."""
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        if isinstance(current, BoomError):
+            return current
+        seen.append(current)
+        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
+    return seen[-1]
+
+
+@contextlib.contextmanager
+def event_queue(report: Report, interval_s: float = 0.5) -> Iterator[Queue]:
+    """A queue that Ray workers put `Event` objects on; a thread hands each to ``report`` until the block ends."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    stop = threading.Event()
+
+    def drain() -> None:
+        while True:
+            last = stop.is_set()
+            with contextlib.suppress(Empty, ray.exceptions.RayError):
+                _hand_over(queue, report)
+            if last:
+                return
+            stop.wait(interval_s)
+
+    thread = threading.Thread(target=drain, name="events", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+        queue.shutdown(force=True)
+
+
+def _hand_over(queue: Queue, report: Callable[[Event], None]) -> None:
+    for event in queue.get_nowait_batch(queue.size()):
+        report(event)
+
+
+def cluster_resources(wait_s: float = 0.0) -> dict[str, float]:
+    """CPU, GPU and memory (GiB) of the whole cluster; waits up to ``wait_s`` for a node that is still joining."""
+    deadline = time.monotonic() + wait_s
+    while not (found := ray.cluster_resources()).get("CPU") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return {
+        "CPU": found.get("CPU", 0.0),
+        "GPU": found.get("GPU", 0.0),
+        "memory_gb": found.get("memory", 0.0) / 2**30,
+    }

@@ -1,0 +1,255 @@
+"""Content-addressed artifacts: what every stage leaves behind and what every later stage reads.
+
+An artifact is a directory ``<store>/<kind>/<key>/`` whose ``artifact.json`` is written last. Without that file, or when
+a listed file is missing or has another size, there is no artifact: a killed or truncated writer leaves nothing that is
+read. Local drafts are written beside their place and renamed; on object stores, which cannot rename, files go to their
+place and ``artifact.json`` follows. Builds are deterministic, so two writers of one key write the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from boom_ray.errors import StoreError
+from boom_ray.hashing import digest
+
+MANIFEST = "artifact.json"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact.
+
+    Attributes:
+        kind: stage that made it (``corpus``, ``bag``, ``member``, ``merge``, ``scores``…).
+        key: hash of what determines its content.
+        uri: where it is; a local path for local stores.
+        spec: the fields that determine it.
+        inputs: name to fingerprint of what it was made from.
+        figures: numbers and tables the stage measured; JSON values.
+        fingerprint: hash of its content, what later stages take as input; equals ``key`` unless the stage set it.
+        files: relative path to size in bytes.
+    """
+
+    kind: str
+    key: str
+    uri: str
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+    figures: dict[str, Any]
+    fingerprint: str
+    files: dict[str, int]
+
+    def local(self) -> Path:
+        """A local directory with the artifact's files; remote ones are copied once per machine, then reused."""
+        fs, path = fsspec.url_to_fs(self.uri)
+        if isinstance(fs, LocalFileSystem):
+            return Path(path)
+        cache = Path(os.environ.get("BOOM_CACHE_DIR", Path(tempfile.gettempdir()) / "boom_ray_cache"))
+        target = cache / self.kind / self.key
+        if not (target / MANIFEST).exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{self.key}-", dir=target.parent))
+            for name in [*self.files, MANIFEST]:
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                fs.get_file(f"{path}/{name}", str(draft / name))
+            _rename_into_place(draft, target)
+        return target
+
+
+@dataclass
+class Draft:
+    """An artifact being written: put files under `path`, facts into `figures`, optionally set `fingerprint`."""
+
+    path: Path
+    figures: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str | None = None
+
+
+class Store:
+    """Artifacts under one root: a local directory or any fsspec URL (``s3://``, ``gs://``…).
+
+    Several machines need a root they all see: a network file system or an object store.
+
+    Args:
+        root: path or URL.
+        scratch: local directory for drafts of remote stores (default: the system's temporary directory).
+    """
+
+    def __init__(self, root: str | Path, scratch: str | Path | None = None) -> None:
+        """Open the store; nothing is created until the first artifact."""
+        self.fs, path = fsspec.url_to_fs(str(root))
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.root = str(Path(path).absolute()) if self.is_local else str(root).rstrip("/")
+        self._path = self.root if self.is_local else path.rstrip("/")
+        self.scratch = Path(scratch or tempfile.gettempdir())
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str, Path]]:
+        """Stores travel to Ray workers as their root."""
+        return (Store, (self.root, self.scratch))
+
+    def location(self, kind: str, key: str) -> str:
+        """Path or URL of an artifact, finished or not."""
+        return f"{self.root}/{kind}/{key}"
+
+    def check_writable(self) -> None:
+        """Write and remove a small file, so that a read-only or full store is found before hours of work.
+
+        Raises:
+            StoreError: the root cannot be created or written.
+        """
+        probe = f"{self._path}/.probe-{uuid.uuid4().hex}"
+        try:
+            self.fs.makedirs(self._path, exist_ok=True)
+            with self.fs.open(probe, "wb") as stream:
+                stream.write(b"0" * 65536)
+            self.fs.rm_file(probe)
+        except OSError as error:
+            raise StoreError(
+                f"The store {self.root} cannot be written: {error}. Free some space, fix its permissions, or set "
+                f"store=PATH to another place."
+            ) from error
+
+    def get(self, kind: str, key: str) -> Artifact | None:
+        """The finished artifact, or None; one whose files do not match its manifest is set aside and counts as none."""
+        place = f"{self._path}/{kind}/{key}"
+        try:
+            manifest = json.loads(self.fs.cat_file(f"{place}/{MANIFEST}"))
+            fault = self._first_fault(place, manifest["files"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            manifest, fault = {}, f"{MANIFEST} is damaged ({error})"
+        if fault is not None:
+            log.warning("Artifact %s/%s is damaged and will be built again: %s.", kind, key, fault)
+            self._set_aside(place)
+            return None
+        return Artifact(
+            kind=kind,
+            key=key,
+            uri=self.location(kind, key),
+            spec=manifest["spec"],
+            inputs=manifest["inputs"],
+            figures=manifest["figures"],
+            fingerprint=manifest["fingerprint"],
+            files=manifest["files"],
+        )
+
+    def materialize(
+        self, kind: str, spec: dict[str, Any], inputs: dict[str, Any], build: Callable[[Draft], None], version: int = 1
+    ) -> Artifact:
+        """Return the artifact of (kind, spec, inputs), building it only when it does not exist.
+
+        Args:
+            kind: name of the stage.
+            spec: exactly the fields that determine the content, as JSON.
+            inputs: fingerprints of the input artifacts or files.
+            build: writes the files below ``draft.path``.
+            version: format version of the stage's code; raise it when the same spec gives another content.
+
+        Raises:
+            StoreError: no space or no permission.
+        """
+        key = artifact_key(kind, spec, inputs, version)
+        found = self.get(kind, key)
+        if found is not None:
+            return found
+        draft = self.draft(kind, key)
+        try:
+            build(draft)
+            return self.commit(draft, kind, key, spec, inputs)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise StoreError(
+                f"Writing {kind} {key} under {self.root} failed: {error}. What was finished before is kept; free space "
+                f"or fix permissions and run the same command again."
+            ) from error
+        finally:
+            shutil.rmtree(draft.path, ignore_errors=True)
+
+    def draft(self, kind: str, key: str) -> Draft:
+        """An empty local directory to write into, beside the artifact's place when the store is local."""
+        parent = Path(self._path) / kind if self.is_local else self.scratch
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            return Draft(Path(tempfile.mkdtemp(prefix=f".draft-{key[:12]}-", dir=parent)))
+        except OSError as error:
+            raise StoreError(
+                f"The store {self.root} cannot be written: {error}. Free some space or fix its permissions."
+            ) from error
+
+    def commit(self, draft: Draft, kind: str, key: str, spec: dict[str, Any], inputs: dict[str, Any]) -> Artifact:
+        """Make the draft the artifact: list its files, write the manifest last, move it into place."""
+        files = {
+            str(path.relative_to(draft.path)): path.stat().st_size
+            for path in sorted(draft.path.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "kind": kind,
+            "key": key,
+            "spec": spec,
+            "inputs": inputs,
+            "figures": draft.figures,
+            "fingerprint": draft.fingerprint or key,
+            "files": files,
+        }
+        (draft.path / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+        place = f"{self._path}/{kind}/{key}"
+        if self.is_local:
+            draft.path.chmod(0o755)
+            _rename_into_place(draft.path, Path(place))
+        else:
+            for name in [*files, MANIFEST]:
+                self.fs.makedirs(f"{place}/{name}".rsplit("/", 1)[0], exist_ok=True)
+                self.fs.put_file(str(draft.path / name), f"{place}/{name}")
+        artifact = self.get(kind, key)
+        if artifact is None:
+            raise StoreError(f"Artifact {kind}/{key} was written but cannot be read back from {self.root}.")
+        return artifact
+
+    def _first_fault(self, place: str, files: dict[str, int]) -> str | None:
+        for name, size in files.items():
+            try:
+                found = self.fs.size(f"{place}/{name}")
+            except FileNotFoundError:
+                return f"{name} is missing"
+            if found != size:
+                return f"{name} has {found} bytes instead of {size}"
+        return None
+
+    def _set_aside(self, place: str) -> None:
+        """Move a damaged artifact out of the way; kept, not deleted, for whoever wants to look at it."""
+        try:
+            self.fs.mv(place, f"{place}.damaged-{uuid.uuid4().hex[:8]}", recursive=True)
+        except FileNotFoundError:
+            return  # another process was faster
+
+
+def artifact_key(kind: str, spec: dict[str, Any], inputs: dict[str, Any], version: int = 1) -> str:
+    """Key of an artifact: 32 hexadecimal digits of its kind, format version, spec and inputs."""
+    return digest({"kind": kind, "version": version, "spec": spec, "inputs": inputs})
+
+
+def _rename_into_place(draft: Path, place: Path) -> None:
+    """Atomic rename; when another writer of the same key was first, its equal result stays and ours goes."""
+    try:
+        draft.rename(place)
+    except OSError:
+        if not (place / MANIFEST).exists():
+            raise
+        shutil.rmtree(draft, ignore_errors=True)

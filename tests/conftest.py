@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests; Ray's environment is set before anything imports Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="br-"))
+os.environ |= {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every Ray port on the loopback address
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+import boom_ray.runtime  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One small Ray cluster for the whole session: 4 logical CPUs on loopback, shut down at the end."""
+    from boom_ray.config import ClusterConfig
+
+    config = ClusterConfig(num_cpus=4, object_store_gb=0.3, temp_dir=str(_HOME / "ray"))
+    with boom_ray.runtime.cluster(config):
+        yield
+    shutil.rmtree(_HOME, ignore_errors=True)
