@@ -58,6 +58,14 @@ def text_key(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
+def normalized_text_key(text: str) -> int:
+    """Unsigned 64-bit hash of a text regardless of case and spacing: case-folded, white space collapsed, XXH3-64.
+
+    Texts of evaluation sets and training data are compared by it.
+    """
+    return text_key(" ".join(text.casefold().split()))
+
+
 def stream_key(*parts: str | int) -> int:
     """Unsigned 64-bit key of a named random stream, e.g. ``stream_key(seed, "bag", name, dataset)``."""
     data = canonical_json(list(parts)).encode()

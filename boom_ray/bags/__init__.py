@@ -1,0 +1,1 @@
+"""Bags: which examples each member sees, and in which steps."""

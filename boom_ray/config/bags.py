@@ -17,10 +17,17 @@ class BagConfig(Section):
     name: str = Field(description="unique name of the bag", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     ratio: float | None = Field(None, gt=0, le=1, description="share of every dataset, in (0, 1]")
     complement_of: str | None = Field(None, description="name of a bag; this one is everything that it left out")
-    seed: int | None = Field(None, description="seed of this bag's draw; null: the run's seed")
+    seed: int | None = Field(None, description="seed of this bag's draw and order; null: the run's seed")
+    draw: int = Field(
+        0, ge=0, description="number of the draw; bags of one ratio differ by it, equal draws are one bag"
+    )
     replacement: Replacement = Field(
         "none", description="none: each example at most once; poisson or multinomial: bootstrap counts of mean ratio"
     )
+
+    def rule(self) -> tuple[object, ...]:
+        """What tells this bag from others; its name does not matter."""
+        return (self.ratio, self.complement_of, self.seed, self.draw, self.replacement)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -66,6 +73,10 @@ class BagsConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError("bag names must be unique")
         rules = {bag.name: bag for bag in bags}
+        for index, bag in enumerate(bags):
+            twin = next((other.name for other in bags[:index] if bag.rule() == other.rule()), None)
+            if twin is not None:
+                raise ValueError(f"bags {twin} and {bag.name} are the same draw; give one another draw or seed")
         for bag in bags:
             if bag.complement_of is None:
                 continue
@@ -77,10 +88,12 @@ class BagsConfig(Section):
         return self
 
     def resolved(self) -> tuple[BagConfig, ...]:
-        """The bags by name: ``members`` as given, else one per ratio, named by index and percentage (``bag0-80``)."""
+        """The bags by name: ``members`` as given, else one per ratio, named by its percentage (``bag-80``)."""
         if self.members:
             return self.members
-        return tuple(
-            BagConfig(name=f"bag{index}-{ratio * 100:g}", ratio=ratio, replacement=self.replacement)
-            for index, ratio in enumerate(self.ratios)
-        )
+        bags = []
+        for index, ratio in enumerate(self.ratios):
+            draw = self.ratios[:index].count(ratio)
+            name = f"bag-{ratio * 100:g}" + (f"-{draw}" if draw else "")
+            bags.append(BagConfig(name=name, ratio=ratio, draw=draw, replacement=self.replacement))
+        return tuple(bags)

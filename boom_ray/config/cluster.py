@@ -13,6 +13,7 @@ class ClusterConfig(Section):
     address: str | None = Field(None, description="Ray address; null: RAY_ADDRESS, else a cluster on this machine")
     num_cpus: int | None = Field(None, ge=1, description="CPU cores of a cluster started here; null: all")
     object_store_gb: float | None = Field(None, gt=0, description="object store of a cluster started here; GiB")
+    autoscaling: bool = Field(False, description="the cluster grows on demand; its present size is no limit")
     temp_dir: str | None = Field(None, description="directory of a cluster started here for sessions and logs")
     verbose: bool = Field(False, description="show what Ray itself and its workers print")
 

@@ -52,7 +52,10 @@ class DatasetConfig(Section):
     label_negatives: int = Field(7, ge=1, description="negatives drawn from other labels per labelled example; texts")
     score_range: tuple[float, float] = Field((0.0, 1.0), description="lowest and highest score in the source")
     positive_from: float = Field(
-        0.75, ge=0, le=1, description="a scored pair is a positive from this share of score_range on; others are set aside"
+        0.75,
+        ge=0,
+        le=1,
+        description="a scored pair is a positive from this share of score_range on; others are set aside",
     )
 
     @property
@@ -101,7 +104,9 @@ class CorpusConfig(Section):
     on_bad_row: Literal["error", "reject"] = Field(
         "error", description="a bad row stops the ingest (error) or goes to the rejects file (reject)"
     )
-    decontaminate: bool = Field(True, description="drop examples whose query or positive is a text of an evaluation set")
+    decontaminate: bool = Field(
+        True, description="drop examples whose query or positive is a text of an evaluation set"
+    )
     embedded: EmbeddedConfig = Field(EmbeddedConfig(), description="the built-in text, if a source is embedded:NAME")
     fragment_mb: int = runtime(32, "bytes read by one Ray task at a time; MiB", ge=1)
 

@@ -20,11 +20,18 @@ class TaskConfig(Section):
     split: str = Field("test", description="split to evaluate")
     instruction: str = Field("", description="instruction of the queries, put into the model's query_template")
     score_range: tuple[float, float] = Field((0.0, 5.0), description="lowest and highest score of an sts folder")
+    language: str = Field(
+        "eng-Latn",
+        description="language (ISO 639-3) and script of a folder's texts, for mteb's result files",
+        pattern=r"^[a-z]{3}-[A-Z][a-z]{3}$",
+    )
 
     @model_validator(mode="after")
     def _folder_has_type(self) -> Self:
         if self.path is not None and self.type is None:
             raise ValueError(f"task {self.name}: a folder needs its type")
+        if self.score_range[0] >= self.score_range[1]:
+            raise ValueError(f"task {self.name}: score_range must be [lowest, highest] with lowest < highest")
         return self
 
 

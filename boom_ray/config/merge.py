@@ -17,7 +17,8 @@ class MergeConfig(Section):
         "equal", description="equal, size (by the members' numbers of examples), or one number per member"
     )
     base: Literal["none", "base"] = Field(
-        "none", description="multislerp works on whole weights (none) or on their differences from the base model (base)"
+        "none",
+        description="multislerp works on whole weights (none) or on their differences from the base model (base)",
     )
     scale: float = Field(1.0, description="lambda of task_arithmetic: length of the merged difference")
     output_dtype: Literal["members", "float32", "bfloat16", "float16"] = Field(

@@ -37,7 +37,9 @@ class ModelConfig(Section):
     append_eos: bool | None = Field(
         None, description="end every text with the end-of-sequence token; null: if pooling is lasttoken"
     )
-    query_template: str = Field(TEXT, description="{task} and {text} of a query, e.g. 'Instruct: {task}\\nQuery: {text}'")
+    query_template: str = Field(
+        TEXT, description="{task} and {text} of a query, e.g. 'Instruct: {task}\\nQuery: {text}'"
+    )
     passage_template: str = Field(TEXT, description="{text} of a passage of an asymmetric task")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model (off unless asked)")
     lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
@@ -47,7 +49,9 @@ class ModelConfig(Section):
     def _templates(self) -> Self:
         for name in ("query_template", "passage_template"):
             if not getattr(self, name).endswith(TEXT) or getattr(self, name).count(TEXT) != 1:
-                raise ValueError(f"{name} must end with {{text}}, and have it once, so that it can be saved as a prompt")
+                raise ValueError(
+                    f"{name} must end with {{text}}, and have it once, so that it can be saved as a prompt"
+                )
         return self
 
     def query_prompt(self, instruction: str) -> str:
@@ -85,8 +89,12 @@ class TrainingConfig(Section):
     decay: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls to 0 after that")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this L2 norm")
     temperature: float = Field(0.02, gt=0, description="InfoNCE's temperature; divides the cosine")
-    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="type of the forward pass; weights are float32")
-    seed: int | None = Field(None, description="seed of dropout and of the plan's order; null: the run's seed")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="type of the forward pass; weights are float32"
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout probability everywhere; null: as the base says"
+    )
     micro_batch_tokens: int = runtime(4096, "tokens (padding included) of one forward pass", ge=64)
     checkpoint_every: int = runtime(200, "steps between checkpoints", ge=1)
     keep_checkpoints: int = runtime(2, "checkpoints kept per member", ge=1)

@@ -1,0 +1,1 @@
+"""Compositions of the stages: what a job runs from beginning to end."""

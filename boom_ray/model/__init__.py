@@ -1,0 +1,1 @@
+"""The model: its folder, tokenizer, encoder and losses."""

@@ -1,0 +1,1 @@
+"""Members: the training loop, its Ray Train worker, and the fan-out over a cluster."""

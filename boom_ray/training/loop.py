@@ -1,0 +1,178 @@
+"""The training loop of one worker; no Ray in it.
+
+A step: one forward pass over all texts of the worker's slice, sorted by length and cut into micro-batches; embeddings
+gathered from all workers; the whole loss on every worker; gradients back through the micro-batches; gradients summed.
+The result does not depend on the number of workers beyond rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from boom_ray.config import TrainingConfig
+from boom_ray.errors import TrainingError
+from boom_ray.hashing import stream_key
+from boom_ray.model.encoder import Encoder
+from boom_ray.model.losses import false_negatives, info_nce
+from boom_ray.training.batches import Batch, pad
+from boom_ray.training.group import Group
+from boom_ray.training.optimizer import learning_rate, make_optimizer
+
+
+@dataclass
+class Meter:
+    """Figures gathered between two log lines."""
+
+    started: float = field(default_factory=time.monotonic)
+    losses: list[float] = field(default_factory=list)
+    pairs: int = 0
+    tokens: int = 0
+    padded: int = 0
+    grad_norm: float = 0.0
+
+    def figures(self, rate: float) -> dict[str, float]:
+        """Means and rates since the meter was started; rates are of this worker's member as a whole."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        return {
+            "loss": float(np.mean(self.losses)),
+            "learning_rate": rate,
+            "grad_norm": self.grad_norm,
+            "pairs_per_s": self.pairs / seconds,
+            "tokens_per_s": self.tokens / seconds,
+            "padding_share": 1 - self.tokens / max(1, self.padded),
+        }
+
+
+class Loop:
+    """Trains an encoder on the steps of a plan.
+
+    Args:
+        encoder: the model, on its device.
+        steps: number of steps.
+        batch: step index to this worker's batch; called ahead of time from another thread.
+        config: how to train.
+        seed: seed of dropout.
+        group: this worker's place.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        steps: int,
+        batch: Callable[[int], Batch],
+        config: TrainingConfig,
+        seed: int,
+        group: Group,
+    ) -> None:
+        """Make the optimiser; nothing is trained yet."""
+        self.encoder, self.steps, self.batch = encoder, steps, batch
+        self.config, self.seed, self.group = config, seed, group
+        self.parameters = encoder.trainable()
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.device = next(encoder.parameters()).device
+        self.meter = Meter()
+
+    def run(
+        self,
+        start: int,
+        log: Callable[[int, dict[str, float]], None],
+        checkpoint: Callable[[int], None],
+    ) -> None:
+        """Train from step ``start`` to the end.
+
+        Args:
+            start: finished steps.
+            log: called with (finished steps, figures) every ``log_every`` steps and after the last.
+            checkpoint: called with the finished steps every ``checkpoint_every`` steps, not after the last.
+
+        Raises:
+            TrainingError: the loss or a gradient is not finite; names step, dataset and examples.
+        """
+        self.encoder.train()
+        self.meter = Meter()
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[Batch] | None = None
+            for index in range(start, self.steps):
+                batch = ahead.result() if ahead else self.batch(index)
+                ahead = reader.submit(self.batch, index + 1) if index + 1 < self.steps else None
+                rate = learning_rate(index, self.steps, self.config)
+                self._step(index, batch, rate)
+                done = index + 1
+                if done % self.config.log_every == 0 or done == self.steps:
+                    log(done, self.meter.figures(rate))
+                    self.meter = Meter()
+                if done % self.config.checkpoint_every == 0 and done < self.steps:
+                    checkpoint(done)
+
+    def _step(self, index: int, batch: Batch, rate: float) -> None:
+        torch.manual_seed(stream_key("dropout", self.seed, index, self.group.rank) >> 1)
+        loss = self.backward(batch)
+        self.group.sum_gradients(self.parameters.values())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm))
+        if not np.isfinite(loss) or not np.isfinite(norm):
+            raise TrainingError(
+                f"Step {index} gave loss {loss} and gradient norm {norm}, on dataset {batch.dataset}, examples "
+                f"{', '.join(f'{int(number):016x}' for number in batch.ids[:8])}…. Nothing of it was saved. Lower "
+                f"training.learning_rate, raise training.temperature, or use training.precision=float32."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.meter.losses.append(loss)
+        self.meter.grad_norm = norm
+        self.meter.pairs += batch.size
+
+    def backward(self, batch: Batch) -> float:
+        """Gradients of the step's loss in the parameters' ``grad``, of this worker's texts; returns the whole loss."""
+        pieces, order = self._embed(batch.texts)
+        unique = torch.cat([piece.detach() for piece in pieces])[order]
+        own = unique[batch.index].requires_grad_()
+        loss = self._loss(self.group.gather(own), batch)
+        (gradient,) = torch.autograd.grad(loss, own)
+        scattered = torch.zeros_like(unique)
+        scattered.index_add_(0, batch.index.reshape(-1), gradient.reshape(-1, gradient.shape[-1]))
+        sorted_gradient = torch.empty_like(scattered)
+        sorted_gradient[order] = scattered
+        torch.autograd.backward(pieces, list(sorted_gradient.split([len(piece) for piece in pieces])))
+        return float(loss.detach())
+
+    def _loss(self, gathered: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """InfoNCE of the whole step from (B, 2+K, d): query, positive and negatives of every example."""
+        excluded = None
+        if batch.in_batch:
+            excluded = false_negatives(batch.query_keys, batch.known_positives, batch.candidate_keys, batch.labels)
+            excluded = excluded.to(self.device)
+        present = batch.present.to(self.device)
+        return info_nce(gathered[:, 0], gathered[:, 1:], present, excluded, self.config.temperature)
+
+    def _embed(self, texts: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Embed texts in micro-batches of similar length.
+
+        Returns:
+            The micro-batches' embeddings, longest texts first, and (n,) the place of every text in their
+            concatenation.
+        """
+        lengths = np.fromiter((len(text) for text in texts), np.int64, len(texts))
+        longest_first = np.argsort(-lengths, kind="stable")
+        pieces = []
+        start = 0
+        while start < len(texts):
+            width = int(lengths[longest_first[start]])
+            stop = min(len(texts), start + max(1, self.config.micro_batch_tokens // width))
+            ids, mask = pad([texts[place] for place in longest_first[start:stop]], self.encoder.pad_id)
+            self.meter.tokens += int(lengths[longest_first[start:stop]].sum()) * self.group.workers
+            self.meter.padded += ids.numel() * self.group.workers
+            bf16 = self.config.precision == "bfloat16"
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+                pieces.append(self.encoder(ids.to(self.device), mask.to(self.device)))
+            start = stop
+        place = np.empty(len(texts), dtype=np.int64)
+        place[longest_first] = np.arange(len(texts))
+        return pieces, torch.from_numpy(place).to(self.device)

@@ -1,0 +1,191 @@
+"""Training all members: as many at once as the cluster fits, each resumed after failures, none trained twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import Any
+
+import fsspec
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+
+import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
+from boom_ray.config import ResourcesConfig
+from boom_ray.errors import ConfigError, TrainingError
+from boom_ray.events import Event, Report, silent
+from boom_ray.runtime import cause, cluster_resources, event_queue
+from boom_ray.store import Artifact, Store
+from boom_ray.training.worker import KIND, MemberJob, train_worker
+
+TRAINER_HELPERS_GB = 0.6  # controller and watchers of one trainer, measured (RAY.md section 1)
+REFITS = 3  # a killed controller is replaced this often
+
+
+def train_members(
+    store: Store, jobs: Sequence[MemberJob], autoscaling: bool = False, report: Report = silent
+) -> dict[str, Artifact]:
+    """Train the members that the store does not hold yet.
+
+    Args:
+        store: where bags and corpus are and members go.
+        jobs: the members, named uniquely, with the same resources.
+        autoscaling: the cluster grows on demand, so its present size is no limit.
+        report: told of progress.
+
+    Returns:
+        name to artifact, whose folder ``model/`` is a sentence-transformers model; figures ``steps``, ``examples``,
+        ``curve`` [(step, loss)…], ``seconds``, ``resumed_at``.
+
+    Raises:
+        TrainingError: some members failed; names them, the reason and what is finished.
+        ConfigError: the cluster can never hold one member, or the batch does not divide among the workers.
+    """
+    found = {job.name: store.get(KIND, job.key) for job in jobs}
+    for job in jobs:
+        artifact = found[job.name]
+        if artifact is not None:
+            steps = artifact.figures["steps"]
+            report(Event("members", job.name, steps, steps, {}, "stored"))
+    todo = [job for job in jobs if found[job.name] is None]
+    failures: dict[str, str] = {}
+    if todo:
+        parallel = members_at_once(todo[0].training.resources, len(todo), autoscaling)
+        _check_batch(todo)
+        for name, result in _fit_all(store, todo, parallel, report).items():
+            if isinstance(result, Artifact):
+                found[name] = result
+            else:
+                failures[name] = result
+    if failures:
+        finished = [name for name, artifact in found.items() if artifact is not None]
+        raise TrainingError(_failure_text(failures, finished))
+    return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+
+def members_at_once(resources: ResourcesConfig, members: int, autoscaling: bool) -> int:
+    """How many members run side by side, so that none waits while holding a part of what it needs.
+
+    Raises:
+        ConfigError: the cluster can never hold one.
+    """
+    limit = min(members, resources.max_parallel_members or members)
+    if autoscaling:
+        return limit
+    have = cluster_resources(wait_s=10)
+    need = {
+        "CPU": resources.workers * resources.cpus_per_worker,
+        "GPU": resources.workers * resources.gpus_per_worker,
+        "memory_gb": TRAINER_HELPERS_GB + resources.workers * resources.memory_gb_per_worker,
+    }
+    fits = min(int(have[name] / amount + 1e-9) for name, amount in need.items() if amount)
+    if fits < 1 and have["CPU"] >= need["CPU"] and have["GPU"] >= need["GPU"]:
+        fits = 1  # memory is an estimate: try one rather than refuse
+    if fits < 1:
+        raise ConfigError(
+            f"One member needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, the cluster has {have['CPU']:g} and "
+            f"{have['GPU']:g}. Lower training.resources.workers or cpus_per_worker, add nodes, or set "
+            f"cluster.autoscaling=true if it grows on demand."
+        )
+    return min(limit, fits)
+
+
+def _check_batch(jobs: Sequence[MemberJob]) -> None:
+    for job in jobs:
+        workers = job.training.resources.workers
+        if job.training.batch_size % workers:
+            raise ConfigError(
+                f"training.batch_size={job.training.batch_size} does not divide among {workers} workers; "
+                f"take a multiple of {workers}."
+            )
+
+
+def _fit_all(store: Store, jobs: Sequence[MemberJob], parallel: int, report: Report) -> dict[str, Artifact | str]:
+    """Fit every member in threads; a result is its artifact or the reason of its failure."""
+    results: dict[str, Artifact | str] = {}
+    stopping = threading.Event()
+    with event_queue(report) as queue:
+        pool = ThreadPoolExecutor(parallel, thread_name_prefix="member")
+        try:
+            futures: dict[Future[Artifact | str], MemberJob] = {
+                pool.submit(_fit, store, job, queue, stopping): job for job in jobs
+            }
+            for job in jobs:
+                report(Event("members", job.name, 0, 0, {}, "waits"))
+            for future in as_completed(futures):
+                job = futures[future]
+                results[job.name] = future.result()
+                if isinstance(results[job.name], str):
+                    report(Event("members", job.name, 0, 0, {}, "failed"))
+        except BaseException:
+            stopping.set()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return results
+
+
+def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event) -> Artifact | str:
+    """Train one member to its artifact, or return why that is impossible."""
+    reason = ""
+    for _ in range(REFITS):
+        if stopping.is_set():
+            return "interrupted"
+        try:
+            answer = _trainer(store, job, queue).fit().return_value
+        except (ray.exceptions.ActorDiedError, ray.train.ControllerError) as error:
+            reason = f"Ray's train controller died: {error}"
+            continue  # the same name continues from the last checkpoint
+        except Exception as error:  # one member's failure, whatever it is, must not lose the others
+            return f"{type(cause(error)).__name__}: {cause(error)}"
+        if answer:
+            return str(answer["text"])
+        artifact = store.get(KIND, job.key)
+        if artifact is None:
+            return f"it ended without leaving its artifact {KIND}/{job.key} in {store.root}"
+        _remove_checkpoints(store, job)
+        return artifact
+    return reason
+
+
+def _trainer(store: Store, job: MemberJob, queue: Any) -> TorchTrainer:
+    resources = job.training.resources
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "store": store, "queue": queue},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+            accelerator_type=resources.accelerator_type,
+        ),
+        run_config=RunConfig(
+            name=job.key,
+            storage_path=store.location("training", "").rstrip("/"),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=job.training.keep_checkpoints),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _remove_checkpoints(store: Store, job: MemberJob) -> None:
+    """The artifact is the result; its checkpoints are only in the way."""
+    fs, path = fsspec.url_to_fs(store.location("training", job.key))
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def _failure_text(failures: dict[str, str], finished: Sequence[str]) -> str:
+    lines = [f"{len(failures)} of {len(failures) + len(finished)} members could not be trained:"]
+    lines += [f"  {name}: {reason}" for name, reason in failures.items()]
+    done = f"Finished and kept: {', '.join(finished)}. " if finished else ""
+    lines.append(f"{done}Run the same command again to continue; finished members are not trained again.")
+    return "\n".join(lines)
