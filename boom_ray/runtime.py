@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 ENVIRONMENT = {
@@ -64,12 +66,23 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
         if config.object_store_gb:
             options["object_store_memory"] = int(config.object_store_gb * 2**30)
     ray.init(**options)
+    interrupt_on_sigterm()  # Ray has just put its own handler there
     if not config.verbose:
         quiet_ray()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM, which ``ray job stop`` and schedulers send, end a job as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def quiet_ray() -> None:

@@ -20,6 +20,9 @@ class TaskConfig(Section):
     split: str = Field("test", description="split to evaluate")
     instruction: str = Field("", description="instruction of the queries, put into the model's query_template")
     score_range: tuple[float, float] = Field((0.0, 5.0), description="lowest and highest score of an sts folder")
+    max_clustered: int = Field(
+        16_384, ge=2, description="most texts of a clustering folder that are embedded, drawn by seed; texts"
+    )
     language: str = Field(
         "eng-Latn",
         description="language (ISO 639-3) and script of a folder's texts, for mteb's result files",

@@ -86,6 +86,8 @@ def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> d
         spec |= {"type": task.type, "language": task.language, "data": _digests(task)}
     if task.type == "sts":
         spec["score_range"] = list(task.score_range)
+    if task.type == "clustering":
+        spec["max_clustered"] = task.max_clustered
     if model.has_templates:
         spec["prompts"] = [model.query_template, model.passage_template, task.instruction]
     return spec

@@ -119,7 +119,7 @@ def _instruction(task: TaskConfig, loaded: AbsTask) -> str:
     prompt = loaded.metadata.prompt
     if isinstance(prompt, dict):
         prompt = prompt.get("query")
-    return prompt or loaded.abstask_prompt
+    return str(prompt or loaded.abstask_prompt)
 
 
 def _quiet() -> None:

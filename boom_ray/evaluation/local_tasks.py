@@ -29,7 +29,6 @@ from boom_ray.evaluation.folders import (
     train_split,
 )
 
-MAX_CLUSTERED = 16_384
 FORMS: dict[str, tuple[type[AbsTask], str, str, str]] = {
     # form: mteb's class, mteb's type, main score, category
     "retrieval": (AbsTaskRetrieval, "Retrieval", "ndcg_at_10", "t2t"),
@@ -80,7 +79,7 @@ def local_task(task: TaskConfig, data: FolderData, seed: int, revision: str = "l
     if isinstance(data, LabelledData) and task.type == "classification":
         attributes |= {"train_split": train_split(task.split)}
     if isinstance(data, LabelledData) and task.type == "clustering":
-        attributes |= _clustering_sizes(len(data.texts))
+        attributes |= _clustering_sizes(min(len(data.texts), task.max_clustered))
     made = type(f"Local{base.__name__}", (base,), attributes)(seed=seed)
     made.dataset = _dataset(task, data)
     made.data_loaded = True
@@ -105,9 +104,8 @@ def _metadata(task: TaskConfig, revision: str) -> TaskMetadata:
     )
 
 
-def _clustering_sizes(rows: int) -> dict[str, Any]:
-    """Cluster all texts of a folder, up to `MAX_CLUSTERED`; mteb's default, 4 %, is meant for huge collections."""
-    size = min(rows, MAX_CLUSTERED)
+def _clustering_sizes(size: int) -> dict[str, Any]:
+    """Embed ``size`` texts and cluster as many per experiment; mteb's default, 4 %, is meant for huge collections."""
     return {
         "max_fraction_of_documents_to_embed": None,
         "max_document_to_embed": size,

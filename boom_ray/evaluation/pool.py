@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from boom_ray.runtime import cause, cluster_resources  # isort: skip  (sets Ray's environment before Ray is imported)
+
 import ray
 
 from boom_ray.config import EvaluationConfig
 from boom_ray.errors import BoomError, EvaluationError
 from boom_ray.evaluation.schedule import Job, Schedule
 from boom_ray.events import Event, Report
-from boom_ray.runtime import cause, cluster_resources
 from boom_ray.store import Store
 
 START_TIMEOUT_S = 600.0

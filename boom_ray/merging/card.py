@@ -42,7 +42,8 @@ class CardFacts:
         members: rows of the members' table, in the order of the merge.
         datasets: name to number of training examples.
         prompts: the model's prompts by name.
-        scores: rows of one table, all with the same keys: ``model`` first, then one per mean; in percent or as text.
+        scores: rows of one table: ``model`` first, then one key per mean; in percent or as text. The first row names
+            the columns; a row without one of them shows a dash.
         lineage: what to name the origin by: artifact keys, MLflow run, versions.
         license: license identifier of the hub, when one applies.
     """
@@ -126,7 +127,8 @@ def _members(members: Sequence[CardMember]) -> str:
 def _scores(scores: Sequence[Mapping[str, str | float]]) -> str:
     if not scores:
         return ""
-    return _table(tuple(scores[0]), [tuple(row.values()) for row in scores])
+    titles = tuple(scores[0])
+    return _table(titles, [[row.get(title, "—") for title in titles] for row in scores])
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

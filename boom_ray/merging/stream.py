@@ -63,7 +63,8 @@ class TensorMerger:
         self._members = list(members)
         self._recipe = recipe
         largest = max((info.nbytes for one in self._sources for info in one.tensors.values()), default=0)
-        self._blocks = max(WIDEST, min(chunk_bytes, largest + BLOCK) // BLOCK)
+        unit = BLOCK * WIDEST
+        self._blocks = WIDEST * max(1, min(chunk_bytes // unit, -(-largest // unit)))
         self._buffers = [torch.empty(self._blocks * BLOCK, dtype=torch.uint8) for _ in self._sources]
         self._work = torch.empty((len(self._sources), STRIP), dtype=torch.float64)
         self._held: tuple[str, Span] | None = None

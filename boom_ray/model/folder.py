@@ -203,3 +203,10 @@ def prompts_digest(folder: Path) -> str:
         if (inner / name).exists():
             facts[name] = file_digest(inner / name)
     return digest(facts)
+
+
+def max_sequence_length(folder: Path) -> int | None:
+    """Longest text that a sentence-transformers folder says it reads, in tokens; None if it does not say."""
+    path = transformer_dir(folder) / "sentence_bert_config.json"
+    value = read_json(path).get("max_seq_length") if path.exists() else None
+    return int(value) if value else None

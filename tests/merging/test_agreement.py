@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FILES, WriteModel
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.agreement import align_base, check_members
 from boom_ray.merging.checkpoint import open_checkpoint
+from tests.plain_model import FILES, WriteModel
 
 TENSORS = {"layer.w": torch.ones(2, 3), "layer.b": torch.ones(3)}
 

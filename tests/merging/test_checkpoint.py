@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WriteModel
 from safetensors.torch import save_file
 
 from boom_ray.errors import MergeError, ModelError
 from boom_ray.merging.checkpoint import open_checkpoint
+from tests.plain_model import WriteModel
 
 TENSORS = {"a": torch.arange(12.0).view(3, 4), "b": torch.arange(5).bfloat16(), "ids": torch.arange(3)}
 

@@ -1,4 +1,4 @@
-"""Coefficients against mergekit's algorithm written out step by step, and the properties that every method must have."""
+"""Coefficients against mergekit's algorithm written out step by step, and properties that every method must have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from boom_ray.config import MergeConfig
-from boom_ray.merging.methods import METHODS, F64
+from boom_ray.merging.methods import F64, METHODS
 
 NUMBERS = st.floats(-10, 10, allow_subnormal=False).map(lambda value: round(value, 6))
 

@@ -53,7 +53,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with pytest.raises(TrackingError, match="cannot be used.*timed out"):
+        with pytest.raises(TrackingError, match=r"cannot be used.*timed out"):
             Tracker.open(TrackingConfig(uri=f"http://127.0.0.1:{silent.getsockname()[1]}"), str(tmp_path))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
-import xxhash
 
 from boom_ray.hashing import U64, mix64, stream_key, text_key, unit_interval
 
@@ -54,8 +54,8 @@ def sketch(text: str) -> tuple[int, ...]:
     """
     words = _WORD.findall(text.lower())
     if len(words) < 2:
-        return (xxhash.xxh3_64_intdigest(" ".join(words)),)
-    hashes = {xxhash.xxh3_64_intdigest(f"{first} {second}") for first, second in zip(words, words[1:], strict=False)}
+        return (text_key(" ".join(words)),)
+    hashes = {text_key(f"{first} {second}") for first, second in pairwise(words)}
     return tuple(sorted(hashes)[:SKETCH])
 
 
@@ -71,7 +71,7 @@ class NearDuplicates:
         marks = sketch(text)
         common = Counter(index for mark in marks for index in self._seen.get(mark, ()))
         for index, count in common.items():
-            if count * SKETCH >= SHARED * min(len(marks), self._sizes[index]):
+            if count * SKETCH >= SHARED * max(len(marks), self._sizes[index]):
                 return False
         for mark in marks:
             self._seen.setdefault(mark, []).append(len(self._sizes))

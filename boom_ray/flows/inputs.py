@@ -1,0 +1,99 @@
+"""What a run starts from: the embedded text, the base model and its tokenizer, with every name made a path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boom_ray.config import RunConfig
+from boom_ray.corpus.embedded import embedded_artifact
+from boom_ray.errors import ConfigError
+from boom_ray.events import Report
+from boom_ray.model.folder import max_sequence_length, prompts_digest, resolve_base, weights_fingerprint
+from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json
+from boom_ray.store import Artifact, Store
+
+PREFIX = "embedded:"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model.
+
+    Attributes:
+        folder: where it is on this machine.
+        fingerprint: hash of its weights.
+        prompts_digest: hash of its tokenizer, pooling and prompts.
+        tokenizer_json: the tokenizer for the ``tokenizers`` library.
+        max_tokens: longest text that models trained from it read; tokens.
+    """
+
+    folder: Path
+    fingerprint: str
+    prompts_digest: str
+    tokenizer_json: str
+    max_tokens: int
+
+
+def load_base(config: RunConfig) -> Base:
+    """Find, check and hash the base model."""
+    folder = resolve_base(config.model)
+    longest = max(config.corpus.max_query_tokens, config.corpus.max_passage_tokens)
+    return Base(
+        folder,
+        weights_fingerprint(folder),
+        prompts_digest(folder),
+        tokenizer_json(load_tokenizer(folder, config.model)),
+        max_sequence_length(folder) or longest,
+    )
+
+
+def with_embedded(store: Store, config: RunConfig, report: Report) -> RunConfig:
+    """The configuration with every ``embedded:NAME`` replaced by a path; builds the embedded text if it is used.
+
+    Raises:
+        ConfigError: there is no embedded dataset or task of that name.
+    """
+    sources = [dataset.source for dataset in config.corpus.datasets]
+    paths = [task.path or "" for task in config.evaluation.tasks]
+    if not any(name.startswith(PREFIX) for name in [*sources, *paths]):
+        return config
+    artifact = embedded_artifact(store, config.corpus.embedded, report)
+    datasets = tuple(
+        dataset.model_copy(update={"source": _path(artifact, dataset.source, "train", ".jsonl")})
+        for dataset in config.corpus.datasets
+    )
+    groups: dict[str, Any] = {}
+    for group in ("in_domain", "out_of_domain"):
+        groups[group] = tuple(
+            task.model_copy(update={"path": _path(artifact, task.path, "tests", "")} if task.path else {})
+            for task in getattr(config.evaluation, group)
+        )
+    return config.model_copy(
+        update={
+            "corpus": config.corpus.model_copy(update={"datasets": datasets}),
+            "evaluation": config.evaluation.model_copy(update=groups),
+        }
+    )
+
+
+def _path(artifact: Artifact, name: str, folder: str, suffix: str) -> str:
+    if not name.startswith(PREFIX):
+        return name
+    found = artifact.local() / folder / f"{name.removeprefix(PREFIX)}{suffix}"
+    if not found.exists():
+        known = sorted(path.name.removesuffix(suffix) for path in (artifact.local() / folder).iterdir())
+        raise ConfigError(f"There is no {name}; embedded {folder}: {', '.join(known)}.")
+    return str(found)
+
+
+def prompts(config: RunConfig) -> dict[str, str]:
+    """The prompts that trained models store: one per dataset with a prompt, and query and document in general."""
+    found = {dataset.name: config.model.query_prompt(dataset.instruction) for dataset in config.corpus.datasets}
+    general = {prompt for name, prompt in found.items()}
+    result = {name: prompt for name, prompt in found.items() if prompt}
+    if len(general) == 1:
+        result = {"query": general.pop()}
+    result["document"] = config.model.passage_prompt()
+    return result if any(result.values()) else {}

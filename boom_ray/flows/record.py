@@ -1,0 +1,207 @@
+"""What a BOOM run leaves in MLflow and on the screen: runs, pictures, the model with its card, the summary."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from boom_ray.bags.overlap import Overlap
+from boom_ray.config import RunConfig, to_yaml
+from boom_ray.corpus.counts import counts_table
+from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
+from boom_ray.evaluation.scores import Score
+from boom_ray.flows.pictures import bag_overlap, loss_curves, task_gains
+from boom_ray.flows.workspace import Workspace
+from boom_ray.hashing import digest
+from boom_ray.merging.card import CardFacts, CardMember, model_card
+from boom_ray.merging.run import MODEL, release
+from boom_ray.progress import render_table
+from boom_ray.store import Artifact
+from boom_ray.tracking import Run
+from boom_ray.training.worker import MemberJob
+
+if TYPE_CHECKING:
+    from boom_ray.flows.run import Result
+
+BASELINE_NOTE = "100 % = batch-level shuffling"
+
+
+class Recorder:
+    """Writes a run into MLflow as it goes: a parent run, and a child per stage and member."""
+
+    def __init__(self, space: Workspace, config: RunConfig) -> None:
+        """Open the parent run; the same configuration continues the same run."""
+        self.space, self.config = space, config
+        self.started = time.monotonic()
+        self.key = digest(config.identity())
+        tags = {"stage": "run", "store": space.store.root}
+        self.parent = space.tracker.run(self.key, config.name, tags=tags)
+        self.parent.params(config.model_dump(mode="json"))
+        self.parent.text("config.yaml", to_yaml(config))
+        self._children: dict[str, Run] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Runs of an unfinished job are ended by the tracker, which knows how the block ended."""
+
+    def child(self, stage: str, name: str, tags: Mapping[str, str] | None = None) -> Run:
+        """The child run of a stage, or of one unit of it."""
+        if name not in self._children:
+            labels = {"stage": stage, **(tags or {})}
+            self._children[name] = self.space.tracker.run(f"{self.key}/{name}", name, self.parent, labels)
+        return self._children[name]
+
+    def corpus(self, corpus: Artifact) -> None:
+        """Counts per dataset."""
+        run = self.child("corpus", "corpus", _lineage(corpus))
+        rows = counts_table(corpus)
+        run.table("counts", rows)
+        run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
+        run.end()
+        self.space.progress.say(render_table(rows, "Corpus: rows per dataset"))
+
+    def bags(self, bags: Mapping[str, Artifact], shared: Overlap) -> None:
+        """Sizes, overlaps and coverage."""
+        run = self.child("bags", "bags")
+        rows = [
+            {"bag": name, "examples": sum(bag.figures["examples"].values()), "steps": bag.figures["steps"]}
+            | {"left over": sum(bag.figures["left_over"].values()), "key": bag.key}
+            for name, bag in bags.items()
+        ]
+        run.table("bags", rows)
+        run.metrics({"coverage": shared.coverage})
+        run.figure("bag_overlap.png", bag_overlap(list(shared.names), shared.shared.tolist()))
+        run.end()
+
+    def expect(self, jobs: Sequence[MemberJob]) -> None:
+        """Open the members' runs, so that figures find them while training goes on."""
+        for job in jobs:
+            stored = self.space.store.get("member", job.key)
+            run = self.child("member", f"member {job.name}", {"key": job.key, "bag": job.bag_key})
+            run.params({"bag": job.name, **job.spec()["training"]})
+            if stored is None:
+                self.space.curves[job.name] = run
+
+    def members(self, members: Mapping[str, Artifact]) -> None:
+        """Final figures of every member; their loss curves side by side."""
+        curves = {}
+        for name, member in members.items():
+            run = self.child("member", f"member {name}")
+            curve = [(int(step), float(loss)) for step, loss in member.figures["curve"]]
+            curves[name] = curve
+            if name not in self.space.curves:
+                now = int(time.time() * 1000)
+                run.history([("loss", loss, step, now) for step, loss in curve])
+            run.params({key: member.figures[key] for key in ("steps", "examples", "seconds")})
+            run.end()
+        self.parent.figure("loss_curves.png", loss_curves(curves))
+
+    def merge(self, merged: Artifact) -> None:
+        """The recipe and what it did."""
+        run = self.child("merge", "merge", _lineage(merged))
+        run.params(merged.spec | {"weights_used": merged.figures["weights"]})
+        run.metrics({name: float(merged.figures[name]) for name in ("tensors", "parameters", "bytes_read")})
+        run.end()
+
+    def finish(self, result: Result) -> None:
+        """Scores, pictures, the model with its card, and the last words on the screen."""
+        scores = result.evaluation.scores
+        rows = table(scores)
+        self._scores(result, rows)
+        card = model_card(self._card(result, rows))
+        released = release(self.space.store, result.merged, card)
+        folder = released.local() / MODEL
+        self.parent.text("model_card.md", card)
+        self.parent.note(card.split("---\n", 2)[-1])
+        self.parent.tags({"model": str(folder), "release": released.key})
+        if self.config.tracking.log_model:
+            self.parent.model(folder, "model", self.config.tracking.register_as)
+        self.parent.metrics({"wall_seconds": time.monotonic() - self.started})
+        self.parent.end("FAILED" if result.evaluation.failures else "FINISHED")
+        self.space.tracker.flush()
+        self.space.progress.say(self._summary(result, scores, folder))
+
+    def _scores(self, result: Result, rows: list[Row]) -> None:
+        run = self.child("scores", "scores")
+        scores = result.evaluation.scores
+        groups = group_tasks(scores)
+        for row in rows:
+            name = str(row["model"])
+            target = self._children.get(f"member {name}", self.parent if name == "merged" else run)
+            values = {key: float(value) for key, value in row.items() if isinstance(value, float)}
+            target.metrics({f"score/{key}": value for key, value in values.items()})
+            means = {f"{group}/{name}": values[group] for group in groups if group in values}
+            self.parent.metrics(means)
+        run.table("scores", [dict(row) for row in rows])
+        run.text("scores.md", markdown(rows))
+        self.parent.table("scores", [dict(row) for row in rows])
+        if result.baseline is not None and not result.evaluation.failures:
+            difference = gains(scores, "merged", result.baseline)
+            bars = [(task, group, difference[task]) for group, tasks in groups.items() for task in tasks]
+            self.parent.figure("gain_over_baseline.png", task_gains(bars))
+        run.end()
+
+    def _card(self, result: Result, rows: list[Row]) -> CardFacts:
+        weights = result.merged.figures["weights"]
+        members = [
+            CardMember(name, _bag_words(result.bags[name]), examples, member.figures["steps"], weights[name])
+            for name, member in result.members.items()
+            if name in weights
+            for examples in [sum(result.bags[name].figures["examples"].values())]
+        ]
+        lineage = {"store": self.space.store.root, "corpus": result.corpus.key, "merge": result.merged.key}
+        lineage |= {f"member {name}": member.key for name, member in result.members.items()}
+        return CardFacts(
+            name=self.config.name,
+            base=self.config.model.base,
+            recipe=result.merged.spec,
+            members=members,
+            datasets={name: int(facts["rows"]) for name, facts in result.corpus.figures["datasets"].items()},
+            scores=[_means(row, result.baseline) for row in rows],
+            lineage=lineage,
+        )
+
+    def _summary(self, result: Result, scores: Sequence[Score], folder: Path) -> str:
+        rows = [_means(row, result.baseline) for row in table(scores)]
+        seconds = time.monotonic() - self.started
+        lines = [
+            render_table([dict(row) for row in rows], "Scores (100 = perfect)"),
+            f"The merged model: {folder}",
+            "  from sentence_transformers import SentenceTransformer",
+            f'  model = SentenceTransformer("{folder}")',
+            '  print(model.encode(["how do I sort a list?"]).shape)',
+            f"Every step in MLflow: {self.space.tracker.how_to_open()}",
+            f"All artifacts: {self.space.store.root}. The same command again computes only what is missing.",
+            f"Took {seconds:.0f} s.",
+        ]
+        return "\n".join(lines)
+
+
+def _means(row: Row, baseline: str | None) -> dict[str, str | float]:
+    """One row of the summary: the model and its means in percent, then its tasks."""
+    name = str(row["model"])
+    result: dict[str, str | float] = {"model": f"{name} ({BASELINE_NOTE})" if name == baseline else name}
+    means = ("in_domain", "out_of_domain")
+    for key in [*[mean for mean in means if mean in row], *[key for key in row if key not in {"model", *means}]]:
+        value = row[key]
+        with contextlib.suppress(TypeError, ValueError):
+            result[key.replace("_", "-") if key in means else key] = "–" if value is None else round(float(value) * 100, 2)
+    return result
+
+
+def _bag_words(bag: Artifact) -> str:
+    rule: dict[str, Any] = bag.spec["rule"]
+    share = f"{rule['ratio'] * 100:g} % of every dataset"
+    if rule["complement"]:
+        return f"what {share} left over"
+    return share if rule["replacement"] == "none" else f"{share}, {rule['replacement']} counts"
+
+
+def _lineage(artifact: Artifact) -> dict[str, str]:
+    return {"key": artifact.key, "fingerprint": artifact.fingerprint}

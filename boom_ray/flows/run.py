@@ -1,0 +1,160 @@
+"""One BOOM run: corpus → bags → members → merged model → scores, every step in MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from boom_ray.artifacts.plan import Plan
+from boom_ray.bags.overlap import Overlap
+from boom_ray.bags.sampling import BagRule
+from boom_ray.bags.stage import CORE, BagJob, compare, core_rule, load_plan, make_bags, rule_of
+from boom_ray.config import RunConfig
+from boom_ray.corpus.ingest import TokenizerSpec, ingest
+from boom_ray.errors import EvaluationError
+from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
+from boom_ray.evaluation.runner import evaluate
+from boom_ray.evaluation.scores import Evaluation, ModelRef
+from boom_ray.flows.inputs import Base, load_base, prompts, with_embedded
+from boom_ray.flows.record import Recorder
+from boom_ray.flows.workspace import Workspace, workspace
+from boom_ray.hashing import stream_key
+from boom_ray.merging.recipe import MemberRef
+from boom_ray.merging.run import MODEL, merge
+from boom_ray.store import Artifact
+from boom_ray.training.members import train_members
+from boom_ray.training.worker import MemberJob
+
+BASELINE = "baseline-100"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves.
+
+    Attributes:
+        corpus: the corpus artifact.
+        bags: bag name to artifact; the core is among them.
+        members: bag name to the artifact of the member trained on it.
+        baseline: name of the member trained on 100 % of the data, None if there is none.
+        merged: the merged model.
+        evaluation: scores of base, members and merged model.
+        overlap: what the members' bags have in common.
+    """
+
+    corpus: Artifact
+    bags: dict[str, Artifact]
+    members: dict[str, Artifact]
+    baseline: str | None
+    merged: Artifact
+    evaluation: Evaluation
+    overlap: Overlap
+
+
+def run(config: RunConfig) -> int:
+    """Run every stage whose artifact does not exist yet, and say where things are.
+
+    Returns:
+        Exit code: 0, or 1 when an evaluation task failed.
+
+    Raises:
+        BoomError: what stopped it; finished artifacts stay in the store.
+    """
+    with workspace(config.store, config.tracking, config.cluster) as space, Recorder(space, config) as recorder:
+        result = _stages(space, config, recorder)
+        recorder.finish(result)
+        if result.evaluation.failures:
+            lines = [f"  {one.model} on {one.task}: {one.error}" for one in result.evaluation.failures]
+            raise EvaluationError("\n".join(["Some tasks could not be evaluated; all else is done:", *lines]))
+    return 0
+
+
+def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
+    base = load_base(config)
+    resolved = with_embedded(space.store, config, space)
+    check_tasks(resolved.evaluation)
+    held_out = evaluation_texts(resolved.evaluation) if config.corpus.decontaminate else {}
+    tokenizer = TokenizerSpec(base.tokenizer_json, config.model)
+    corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space)
+    recorder.corpus(corpus)
+    jobs = bag_jobs(config, corpus)
+    bags = make_bags(space.store, jobs, space)
+    names = [job.name for job in jobs if job.name != CORE]
+    baseline = next((job.name for job in jobs if is_everything(job.rule)), None)
+    shared = compare({name: bags[name] for name in names}, _sizes(corpus))
+    recorder.bags(bags, shared)
+    member_jobs = [_member_job(config, base, corpus, name, bags[name]) for name in names]
+    recorder.expect(member_jobs)
+    members = train_members(space.store, member_jobs, config.cluster.autoscaling, space)
+    recorder.members(members)
+    merged = merge(space.store, _to_merge(config, members), _reference(base), config.merge, space)
+    recorder.merge(merged)
+    evaluation = evaluate(space.store, _models(config, base, members, merged), resolved.evaluation, space)
+    return Result(corpus, bags, members, baseline, merged, evaluation, shared)
+
+
+def bag_jobs(config: RunConfig, corpus: Artifact) -> list[BagJob]:
+    """The bags of the members, the baseline's if none of them is everything, and the core."""
+    rules = {bag.name: rule_of(bag, config.bags, config.seed) for bag in config.bags.resolved()}
+    if config.baseline and not any(is_everything(rule) for rule in rules.values()):
+        rules[BASELINE] = BagRule(1.0, config.seed)
+    rules[CORE] = core_rule(config.bags, config.seed)
+    mixture = config.bags.mixture
+    return [
+        BagJob(
+            name=name,
+            rule=rule,
+            order_seed=stream_key("order", rule.seed, rule.draw) >> 1,
+            batch_size=config.training.batch_size,
+            epochs=config.training.epochs,
+            mixture=mixture.identity(),
+            pool_seed=config.seed,
+            corpus=corpus.fingerprint,
+            parts=corpus.figures["parts"],
+        )
+        for name, rule in rules.items()
+    ]
+
+
+def is_everything(rule: BagRule) -> bool:
+    """Whether a bag holds every example once: training on it is plain batch-level shuffling, the baseline."""
+    return rule.ratio == 1 and rule.replacement == "none" and not rule.complement
+
+
+def _member_job(config: RunConfig, base: Base, corpus: Artifact, name: str, bag: Artifact) -> MemberJob:
+    return MemberJob(
+        name=name,
+        bag=bag.fingerprint,
+        bag_key=bag.key,
+        parts=corpus.figures["parts"],
+        in_batch={dataset.name: dataset.uses_in_batch for dataset in config.corpus.datasets},
+        base=base.fingerprint,
+        model=config.model,
+        training=config.training,
+        seed=config.seed if config.training.seed is None else config.training.seed,
+        prompts=prompts(config),
+        max_tokens=base.max_tokens,
+    )
+
+
+def _to_merge(config: RunConfig, members: dict[str, Artifact]) -> list[MemberRef]:
+    """The members of the recipe, in the order of the configuration; a baseline trained for comparison is none."""
+    return [
+        MemberRef(name, str(artifact.local() / MODEL), artifact.fingerprint, artifact.figures["examples"])
+        for bag in config.bags.resolved()
+        for name, artifact in [(bag.name, members[bag.name])]
+    ]
+
+
+def _reference(base: Base) -> MemberRef:
+    return MemberRef("base", str(base.folder), base.fingerprint, 0)
+
+
+def _models(config: RunConfig, base: Base, members: dict[str, Artifact], merged: Artifact) -> list[ModelRef]:
+    """What is evaluated; all models read texts of the same length and with the same templates."""
+    refs = [ModelRef.of("base", base.folder, config.model)]
+    refs += [ModelRef.of(name, artifact.local() / MODEL, config.model) for name, artifact in members.items()]
+    return [*refs, ModelRef.of("merged", merged.local() / MODEL, config.model)]
+
+
+def _sizes(corpus: Artifact) -> dict[str, int]:
+    return {name: int(facts["rows"]) for name, facts in corpus.figures["datasets"].items()}

@@ -1,0 +1,73 @@
+"""What every flow needs around its stages: the store, Ray, MLflow, and somebody who listens to progress."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from boom_ray.config import ClusterConfig, TrackingConfig
+from boom_ray.events import Event
+from boom_ray.progress import Progress
+from boom_ray.runtime import cluster
+from boom_ray.store import Store
+from boom_ray.tracking import Run, Tracker
+
+JOB_FOLDER = "_ray_pkg_"
+
+
+@dataclass
+class Workspace:
+    """An open workspace; calling it with an event shows the event and logs it.
+
+    Attributes:
+        store: all artifacts.
+        tracker: the MLflow experiment.
+        progress: the table on the screen.
+        curves: unit of the ``members`` stage to the MLflow run that takes its figures.
+    """
+
+    store: Store
+    tracker: Tracker
+    progress: Progress
+    curves: dict[str, Run]
+
+    def __call__(self, event: Event) -> None:
+        """Show an event; figures of members in training become points of their curves in MLflow."""
+        self.progress(event)
+        run = self.curves.get(event.unit)
+        if event.stage == "members" and event.figures and run is not None:
+            run.metrics(event.figures, step=int(event.done))
+
+
+@contextlib.contextmanager
+def workspace(store: str, tracking: TrackingConfig, ray: ClusterConfig) -> Iterator[Workspace]:
+    """Open everything in the order in which it can fail: store, tracking server, Ray; close it in reverse.
+
+    Raises:
+        StoreError: the store cannot be written.
+        TrackingError: the tracking server cannot be reached.
+    """
+    opened = Store(store_root(store))
+    opened.check_writable()
+    with contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(Tracker.open(tracking, opened.root))
+        stack.enter_context(cluster(ray))
+        progress = stack.enter_context(Progress())
+        if not ray.verbose:
+            logging.getLogger("boom_ray").setLevel(logging.WARNING)
+        yield Workspace(opened, tracker, progress, {})
+
+
+def store_root(store: str) -> str:
+    """Where a configured store is.
+
+    A relative path counts from the current directory, except inside a submitted Ray job, whose directory is thrown
+    away when the job ends: there it counts from ``~/boom_ray``.
+    """
+    if "://" in store or Path(store).expanduser().is_absolute():
+        return str(Path(store).expanduser()) if "://" not in store else store
+    origin = Path.cwd()
+    return str((Path.home() / "boom_ray" if JOB_FOLDER in str(origin) else origin) / store)

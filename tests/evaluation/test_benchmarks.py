@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boom_ray.config import EvaluationConfig, TaskConfig
+from boom_ray.errors import EvaluationError
+from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts, score_spec, task_sizes
+from boom_ray.evaluation.scores import ModelRef
+from boom_ray.hashing import normalized_text_key
+from tests.evaluation.task_folders import write_jsonl, write_task
+
+MODEL = ModelRef("m", "/nowhere", "f", "p")
+
+
+def test_sound_tasks_pass(tasks: dict[str, TaskConfig]) -> None:
+    check_tasks(EvaluationConfig(in_domain=tuple(tasks.values())))
+
+
+def test_sizes_are_the_characters_to_encode(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "test.jsonl", [{"query": "ab", "positive": ["c"], "negative": ["defg"]}])
+    assert task_sizes([TaskConfig(name="t", path=str(tmp_path), type="reranking")]) == {"t": 7}
+
+
+def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
+    bad = tuple(TaskConfig(name=name, path=str(tmp_path / name), type="sts") for name in ("one", "two"))
+    with pytest.raises(EvaluationError, match=r"Task one: there is no folder(.|\n)*Task two: there is no folder"):
+        check_tasks(EvaluationConfig(in_domain=bad))
+
+
+def test_an_unknown_mteb_task_gets_near_names() -> None:
+    with pytest.raises(EvaluationError, match="no task Banking77Clasification; did you mean Banking77Classification"):
+        check_tasks(EvaluationConfig(in_domain=(TaskConfig(name="Banking77Clasification"),)))
+
+
+def test_an_unknown_split_of_an_mteb_task_names_those_it_has() -> None:
+    with pytest.raises(EvaluationError, match="no split nope; set split to one of: test"):
+        check_tasks(EvaluationConfig(in_domain=(TaskConfig(name="Banking77Classification", split="nope"),)))
+
+
+def test_a_spec_depends_on_content_and_not_on_place(tmp_path: Path) -> None:
+    config = EvaluationConfig()
+    task = write_task(tmp_path / "a", "classification").model_copy(update={"name": "task"})
+    spec = score_spec(MODEL, task, config)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    moved = task.model_copy(update={"path": str(tmp_path / "b")})
+    assert score_spec(MODEL, moved, config) == spec
+    (tmp_path / "b" / "notes.txt").write_text("not part of the split", encoding="utf-8")
+    assert score_spec(MODEL, moved, config) == spec
+    write_jsonl(tmp_path / "b" / "train.jsonl", [{"text": "other", "label": "x"}])
+    assert score_spec(MODEL, moved, config) != spec
+
+
+def test_a_spec_depends_on_what_changes_the_score_only(tasks: dict[str, TaskConfig]) -> None:
+    task, config = tasks["sts"], EvaluationConfig()
+    spec = score_spec(MODEL, task, config)
+    assert score_spec(MODEL, task, EvaluationConfig(batch_size=3, actors=2, cpus_per_actor=4)) == spec
+    assert score_spec(MODEL, task, EvaluationConfig(seed=1)) != spec
+    assert score_spec(MODEL, task, EvaluationConfig(precision="bfloat16")) != spec
+    asked = task.model_copy(update={"instruction": "Find the same"})
+    assert score_spec(MODEL, asked, config) == spec, "a model without templates does not see the instruction"
+    templated = dataclasses.replace(MODEL, query_template="{task}: {text}")
+    assert score_spec(templated, asked, config) != score_spec(templated, task, config)
+
+
+def test_texts_for_decontamination(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "test.jsonl", [{"query": "Ab  C", "positive": ["d"], "negative": ["e"]}])
+    task = TaskConfig(name="t", path=str(tmp_path), type="reranking")
+    keys = evaluation_texts(EvaluationConfig(out_of_domain=(task,)))["t"]
+    assert keys.dtype == np.uint64
+    assert keys.tolist() == sorted([normalized_text_key("ab c"), normalized_text_key("D")])
+
+
+def test_named_tasks_are_left_out_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    assert evaluation_texts(EvaluationConfig(in_domain=(TaskConfig(name="STS12"),))) == {}
+    assert "not compared with the training data: STS12" in caplog.text

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boom_ray.config import TaskConfig
+from boom_ray.evaluation.schedule import Job, Schedule
+from boom_ray.evaluation.scores import ModelRef
+
+
+def job(model: int, task: int, size: int) -> Job:
+    return Job(ModelRef(f"m{model}", "", "", ""), TaskConfig(name=f"t{task}"), {}, {}, size)
+
+
+jobs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 50)), unique_by=lambda row: row[:2])
+
+
+@given(jobs, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_every_job_is_taken_once_and_models_are_loaded_few_times(rows: list, actors: int, chance: object) -> None:
+    schedule = Schedule(job(*row) for row in rows)
+    loaded: dict[int, str | None] = dict.fromkeys(range(actors))
+    taken, loads = [], 0
+    idle = set(range(actors))
+    while idle:
+        actor = chance.choice(sorted(idle))  # type: ignore[attr-defined]
+        found = schedule.take(loaded[actor])
+        if found is None:
+            idle.remove(actor)
+            continue
+        loads += found.model.name != loaded[actor]
+        loaded[actor] = found.model.name
+        taken.append((found.model.name, found.task.name))
+    assert sorted(taken) == sorted((f"m{model}", f"t{task}") for model, task, _ in rows)
+    models = len({row[0] for row in rows})
+    assert loads <= models + actors - 1 if actors == 1 else loads <= models * actors
+
+
+@given(jobs)
+def test_one_actor_loads_each_model_once_and_takes_its_largest_task_first(rows: list) -> None:
+    schedule = Schedule(job(*row) for row in rows)
+    order: list[Job] = []
+    while (found := schedule.take(order[-1].model.name if order else None)) is not None:
+        order.append(found)
+    names = [found.model.name for found in order]
+    changes = sum(a != b for a, b in zip(names, names[1:], strict=False))
+    assert changes == max(len(set(names)) - 1, 0)
+    for a, b in zip(order, order[1:], strict=False):
+        assert a.model != b.model or a.size >= b.size
+
+
+def test_actors_spread_over_models_with_most_work_first() -> None:
+    schedule = Schedule([job(0, 0, 5), job(1, 0, 9), job(1, 1, 8), job(2, 0, 1)])
+    first, second, third = schedule.take(None), schedule.take(None), schedule.take(None)
+    assert first and second and third
+    assert [found.model.name for found in (first, second, third)] == ["m1", "m0", "m2"]

@@ -1,0 +1,123 @@
+"""Members on a real Ray cluster: side by side, queued, failing alone, and surviving a killed worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from boom_ray.bags.sampling import BagRule
+from boom_ray.bags.stage import BagJob, make_bags
+from boom_ray.config import MixtureConfig, ModelConfig, ResourcesConfig, TrainingConfig
+from boom_ray.errors import ConfigError, TrainingError
+from boom_ray.events import Event
+from boom_ray.model.folder import weights_fingerprint
+from boom_ray.store import Store
+from boom_ray.training.members import members_at_once, train_members
+from boom_ray.training.worker import MemberJob
+from tests.tiny_model import make_tiny_model
+from tests.token_corpus import write_corpus
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base") / "model")
+
+
+def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -> list[MemberJob]:
+    parts = write_corpus(store, {"a": 320, "b": 160})
+    resources = ResourcesConfig(workers=workers, cpus_per_worker=1, memory_gb_per_worker=0.5)
+    training = TrainingConfig(
+        batch_size=8, negatives=2, precision="float32", dropout=0.1, checkpoint_every=5, log_every=2, resources=resources
+    )
+    rules = [BagRule(1.0, 0, draw) for draw in range(len(rates))]
+    mixture = MixtureConfig().identity()
+    bag_jobs = [
+        BagJob(name, rule, rule.draw, 8, 1, mixture, 0, "c", parts) for name, rule in zip(rates, rules, strict=True)
+    ]
+    bags = make_bags(store, bag_jobs)
+    return [
+        MemberJob(
+            name=name,
+            bag=bags[name].fingerprint,
+            bag_key=bags[name].key,
+            parts=parts,
+            in_batch={"a": True, "b": False},
+            base=weights_fingerprint(base),
+            model=ModelConfig(base=str(base)),
+            training=training.model_copy(update={"learning_rate": rate}),
+            seed=4,
+            prompts={},
+            max_tokens=64,
+        )
+        for name, rate in rates.items()
+    ]
+
+
+def test_members_are_queued_fail_alone_and_are_trained_once(ray_cluster, tmp_path, base):
+    store = Store(tmp_path / "store")
+    jobs = make_jobs(store, base, {"good": 1e-3, "broken": 1e30, "other": 1e-3}, workers=2)
+    with pytest.raises(TrainingError) as failure:
+        train_members(store, jobs)
+    text = str(failure.value)
+    assert "1 of 3 members" in text
+    assert "broken: Step" in text
+    assert "good" in text
+    assert "Run the same command again" in text
+    events: list[Event] = []
+    done = train_members(store, [jobs[0], jobs[2]], report=events.append)
+    assert [(event.unit, event.note) for event in events] == [("good", "stored"), ("other", "stored")]
+    assert done["good"].figures["steps"] == 60
+    assert len(done["good"].figures["curve"]) == 30
+    assert not (tmp_path / "store" / "training" / jobs[0].key).exists()
+    assert done["good"].fingerprint != done["other"].fingerprint
+
+
+def kill_worker_once(events: list[Event], killed: threading.Event) -> object:
+    """A report that kills one training worker of this session's cluster after the first checkpoint."""
+
+    def report(event: Event) -> None:
+        events.append(event)
+        if event.stage == "members" and 8 <= event.done < 60 and not killed.is_set():
+            for process in psutil.Process().children(recursive=True):
+                if "RayTrainWorker" in " ".join(process.cmdline()[:1]) or "RayTrainWorker" in process.name():
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.set()
+                    return
+
+    return report
+
+
+def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp_path, base):
+    calm = Store(tmp_path / "calm")
+    jobs = make_jobs(calm, base, {"m": 1e-3}, workers=1)
+    expected = train_members(calm, jobs)["m"]
+    rough = Store(tmp_path / "rough")
+    killed = threading.Event()
+    events: list[Event] = []
+    again = train_members(rough, make_jobs(rough, base, {"m": 1e-3}, workers=1), report=kill_worker_once(events, killed))
+    assert killed.is_set()
+    assert any("continues at step" in event.note for event in events)
+    assert again["m"].figures["resumed_at"] > 0
+    assert again["m"].fingerprint == expected.fingerprint
+
+
+def test_a_member_larger_than_the_cluster_is_refused_at_once(ray_cluster):
+    with pytest.raises(ConfigError, match=r"needs 99 CPUs .* the cluster has 4"):
+        members_at_once(ResourcesConfig(workers=99), 1, autoscaling=False)
+    assert members_at_once(ResourcesConfig(workers=2, memory_gb_per_worker=0.1), 3, autoscaling=False) == 2
+    assert members_at_once(ResourcesConfig(workers=99), 3, autoscaling=True) == 3
+
+
+def test_a_batch_that_does_not_divide_is_refused(ray_cluster, tmp_path, base):
+    store = Store(tmp_path)
+    (job,) = make_jobs(store, base, {"m": 1e-3}, workers=1)
+    uneven = job.training.model_copy(update={"resources": ResourcesConfig(workers=3, memory_gb_per_worker=0.1)})
+    with pytest.raises(ConfigError, match=r"batch_size=8 does not divide among 3 workers"):
+        train_members(store, [replace(job, training=uneven)])
