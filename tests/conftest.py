@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# Short, because Ray puts sockets below it and their paths are limited to 107 bytes.
 _HOME = Path(tempfile.mkdtemp(prefix="br-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every Ray port on the loopback address
@@ -35,7 +38,6 @@ def ray_cluster() -> Iterator[None]:
     config = ClusterConfig(num_cpus=4, object_store_gb=0.3, temp_dir=str(_HOME / "ray"))
     with boom_ray.runtime.cluster(config):
         yield
-    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture

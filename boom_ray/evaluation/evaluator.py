@@ -14,6 +14,7 @@ import mteb
 import torch
 from mteb.abstasks import AbsTask
 from mteb.results import TaskResult
+from threadpoolctl import threadpool_limits
 
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
@@ -44,7 +45,8 @@ class Evaluator:
         """Set the number of threads and quieten the libraries of this process."""
         self.store, self.config = store, config
         self._loaded: tuple[str, Encoder] | None = None
-        torch.set_num_threads(max(1, int(config.cpus_per_actor)))
+        self.threads = max(1, int(config.cpus_per_actor))
+        torch.set_num_threads(self.threads)
         _quiet()
 
     def score(
@@ -97,9 +99,10 @@ class Evaluator:
     def _run(self, encoder: Encoder, task: AbsTask) -> TaskResult:
         options = {"batch_size": self.config.batch_size, "show_progress_bar": False}
         try:
-            found = mteb.evaluate(
-                encoder, task, encode_kwargs=options, cache=None, co2_tracker=False, show_progress_bar=False
-            )
+            with threadpool_limits(self.threads):  # the probes of scikit-learn would take every core
+                found = mteb.evaluate(
+                    encoder, task, encode_kwargs=options, cache=None, co2_tracker=False, show_progress_bar=False
+                )
         except Exception as error:
             if type(error).__name__ in OFFLINE_ERRORS:
                 raise EvaluationError(

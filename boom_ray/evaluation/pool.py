@@ -131,6 +131,12 @@ def _collect(ref: Any, job: Job) -> Outcome:
     try:
         key, figures = ray.get(ref)
         return Outcome(job, key, figures)
+    except (ray.exceptions.RayActorError, ray.exceptions.ActorUnavailableError) as error:
+        text = (
+            f"The evaluation process died, and died again on a second try; the machine may have run out of memory. "
+            f"Lower evaluation.actors or evaluation.batch_size and run the same command again. Ray says: {error}"
+        )
+        return Outcome(job, error=text)
     except Exception as error:  # whatever one task raises must not lose the others
         inner = cause(error)
         text = str(inner) if isinstance(inner, BoomError) else f"{type(inner).__name__}: {inner}"

@@ -191,7 +191,9 @@ def _means(row: Row, baseline: str | None) -> dict[str, str | float]:
     for key in [*[mean for mean in means if mean in row], *[key for key in row if key not in {"model", *means}]]:
         value = row[key]
         with contextlib.suppress(TypeError, ValueError):
-            result[key.replace("_", "-") if key in means else key] = "–" if value is None else round(float(value) * 100, 2)
+            result[key.replace("_", "-") if key in means else key] = (
+                "–" if value is None else round(float(value) * 100, 2)
+            )
     return result
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from boom_ray.artifacts.plan import Plan
 from boom_ray.bags.overlap import Overlap
 from boom_ray.bags.sampling import BagRule
-from boom_ray.bags.stage import CORE, BagJob, compare, core_rule, load_plan, make_bags, rule_of
+from boom_ray.bags.stage import CORE, BagJob, compare, core_rule, make_bags, rule_of
 from boom_ray.config import RunConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
 from boom_ray.errors import EvaluationError

@@ -43,14 +43,14 @@ def tokenizer_json(tokenizer: Any) -> str:
 
 
 def _append_eos(tokenizer: Any, inner: Path) -> None:
-    """Make the tokenizer end every text with its end-of-sequence token, unless it already does."""
+    """Make the tokenizer end every text with its end-of-sequence token, unless it ends with a special token already."""
     from tokenizers.processors import Sequence, TemplateProcessing
 
+    if tokenizer("a").input_ids[-1] in tokenizer.all_special_ids:
+        return
     token, number = tokenizer.eos_token, tokenizer.eos_token_id
     if number is None:
         raise ModelError(f"The tokenizer in {inner} has no end-of-sequence token; set model.append_eos=false.")
-    if tokenizer("a").input_ids[-1] == number:
-        return
     ending = TemplateProcessing(single=f"$A:0 {token}:0", special_tokens=[(token, number)])
     backend = tokenizer.backend_tokenizer
     backend.post_processor = Sequence([backend.post_processor, ending]) if backend.post_processor else ending

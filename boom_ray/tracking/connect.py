@@ -29,6 +29,11 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery thread retries; MLflow's own seven take minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # else the pages open among prompts and traces
+    "mlflow.note.content": "Bagging-based robust model merging with boom_ray: one run per job, its stages and members "
+    "below it.",
+}
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 ADVICE = "Start the server or correct tracking.uri (or MLFLOW_TRACKING_URI); tracking.uri=null logs into the store."
 
@@ -92,7 +97,7 @@ def _experiment(client: Any, place: Place, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=place.artifacts))
+            return str(client.create_experiment(name, artifact_location=place.artifacts, tags=EXPERIMENT_TAGS))
         except Exception:
             found = client.get_experiment_by_name(name)  # another job may have been faster
             if found is None:

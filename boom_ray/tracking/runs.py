@@ -189,9 +189,9 @@ class Tracker:
     def how_to_open(self) -> str:
         """What to type or click to see the runs."""
         if self.place.artifacts is None:
-            return f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment}"
+            return f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment}/runs"
         command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", self.place.shown]
-        return f"{shlex.join(command)}   # then open http://127.0.0.1:5000/#/experiments/{self.experiment}"
+        return f"{shlex.join(command)}   # then open http://127.0.0.1:5000/#/experiments/{self.experiment}/runs"
 
     def flush(self, timeout_s: float = 60.0) -> bool:
         """Send what is buffered; False when the server does not answer in time."""

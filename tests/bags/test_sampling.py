@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from boom_ray.bags.sampling import BagRule, bag_size, draw_rows, pool_rows, quotas
-from boom_ray.hashing import mix64
 from hypothesis import given
 from hypothesis import strategies as st
+
+from boom_ray.bags.sampling import BagRule, bag_size, draw_rows, pool_rows, quotas
+from boom_ray.hashing import mix64
 
 ratios = st.floats(0.01, 1.0)
 seeds = st.integers(0, 2**31)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from boom_ray.artifacts.plan import Plan
 from boom_ray.bags.schedules import batch_level_shuffling
 from boom_ray.hashing import mix64
-from hypothesis import given
-from hypothesis import strategies as st
 
 sizes = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 60), min_size=1)
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from boom_ray.bags.stage import BagJob, compare, core_rule, load_plan, load_rows, make_bags, rule_of
+
 from boom_ray.bags.sampling import BagRule
+from boom_ray.bags.stage import BagJob, compare, core_rule, load_plan, load_rows, make_bags, rule_of
 from boom_ray.config import BagConfig, BagsConfig, MixtureConfig
 from boom_ray.errors import DataError
 from boom_ray.store import Store

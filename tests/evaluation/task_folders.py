@@ -13,6 +13,7 @@ TOPICS = {
     "money": "bank card money account transfer pay price",
     "code": "array index function class method string integer",
 }
+VERBS = ("look", "see", "hear", "find")
 TYPES = ("retrieval", "reranking", "sts", "pair", "classification", "clustering", "bitext")
 
 
@@ -24,7 +25,7 @@ def sentences(count: int) -> list[tuple[str, str]]:
         topic = topics[number % len(topics)]
         words = TOPICS[topic].split()
         first, second = words[number % 7], words[(number // 3) % 7]
-        found.append((f"the {first} and a {second} {'look see hear find'.split()[number % 4]} {number}", topic))
+        found.append((f"the {first} and a {second} {VERBS[number % 4]} {number}", topic))
     return found
 
 

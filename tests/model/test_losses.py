@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from boom_ray.model.losses import false_negatives, info_nce
 from sentence_transformers.util import cos_sim
+
+from boom_ray.model.losses import false_negatives, info_nce
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

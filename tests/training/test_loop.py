@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from boom_ray.artifacts.plan import Plan
 from boom_ray.bags.schedules import batch_level_shuffling
 from boom_ray.config import LoraConfig, ModelConfig, TrainingConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.stage import BagJob, make_bags
 from boom_ray.config import MixtureConfig, ModelConfig, ResourcesConfig, TrainingConfig
@@ -34,7 +35,13 @@ def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -
     parts = write_corpus(store, {"a": 320, "b": 160})
     resources = ResourcesConfig(workers=workers, cpus_per_worker=1, memory_gb_per_worker=0.5)
     training = TrainingConfig(
-        batch_size=8, negatives=2, precision="float32", dropout=0.1, checkpoint_every=5, log_every=2, resources=resources
+        batch_size=8,
+        negatives=2,
+        precision="float32",
+        dropout=0.1,
+        checkpoint_every=5,
+        log_every=2,
+        resources=resources,
     )
     rules = [BagRule(1.0, 0, draw) for draw in range(len(rates))]
     mixture = MixtureConfig().identity()
@@ -101,7 +108,9 @@ def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp
     rough = Store(tmp_path / "rough")
     killed = threading.Event()
     events: list[Event] = []
-    again = train_members(rough, make_jobs(rough, base, {"m": 1e-3}, workers=1), report=kill_worker_once(events, killed))
+    again = train_members(
+        rough, make_jobs(rough, base, {"m": 1e-3}, workers=1), report=kill_worker_once(events, killed)
+    )
     assert killed.is_set()
     assert any("continues at step" in event.note for event in events)
     assert again["m"].figures["resumed_at"] > 0
