@@ -6,6 +6,7 @@ Import this module before ``ray`` anywhere in the project: several switches are 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -34,7 +35,7 @@ import ray  # noqa: E402  (the environment above must be set first)
 from ray.util.queue import Empty, Queue  # noqa: E402
 
 from boom_ray.config.cluster import ClusterConfig  # noqa: E402
-from boom_ray.errors import BoomError  # noqa: E402
+from boom_ray.errors import BoomError, ConfigError  # noqa: E402
 from boom_ray.events import Event, Report  # noqa: E402
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
     """Connect to the cluster of the configuration or start one here; what was started here is ended on the way out.
 
     Under ``ray job submit`` Ray sets RAY_ADDRESS and the job joins the cluster that runs it.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or it does not let us in.
     """
     if ray.is_initialized():
         yield
@@ -57,7 +61,7 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
     options: dict[str, Any] = {
         "log_to_driver": config.verbose,
         "logging_level": logging.INFO if config.verbose else logging.ERROR,
-        "runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
+        "runtime_env": {"env_vars": _worker_environment()},
     }
     if address:
         options["address"] = address
@@ -65,7 +69,7 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
         options |= {"include_dashboard": True, "num_cpus": config.num_cpus, "_temp_dir": config.temp_dir}
         if config.object_store_gb:
             options["object_store_memory"] = int(config.object_store_gb * 2**30)
-    ray.init(**options)
+    _connect(options)
     interrupt_on_sigterm()  # Ray has just put its own handler there
     if not config.verbose:
         quiet_ray()
@@ -73,6 +77,24 @@ def cluster(config: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _worker_environment() -> dict[str, str]:
+    """Our switches for Ray's workers, without those that the submitted job sets itself: Ray refuses to merge them."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    given = ((job.get("runtime_env") or {}).get("env_vars")) or {}
+    return {name: os.environ[name] for name in ENVIRONMENT if name not in given}
+
+
+def _connect(options: dict[str, Any]) -> None:
+    try:
+        ray.init(**options)
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        where = options.get("address", "this machine")
+        raise ConfigError(
+            f"No Ray cluster can be joined at {where}: {error} Check cluster.address and RAY_ADDRESS (and "
+            f"RAY_AUTH_MODE with its token); unset both to start a cluster on this machine."
+        ) from error
 
 
 def interrupt_on_sigterm() -> None:
@@ -95,15 +117,37 @@ def quiet_ray() -> None:
 
 
 def cause(error: BaseException) -> BaseException:
-    """The user's own error inside what Ray wrapped around it: a `BoomError` if there is one, else the innermost."""
+    """The user's own error inside what Ray wrapped around it: a `BoomError` if there is one, else the wrapped error.
+
+    Ray's wrapper of a task's error is also an instance of that error's class, with a traceback as its text, so wrappers
+    are never returned when they hold what they wrap.
+    """
     seen: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in seen:
-        if isinstance(current, BoomError):
+    waiting = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if current in seen:
+            continue
+        inside = _wrapped(current)
+        if isinstance(current, BoomError) and not inside:
             return current
         seen.append(current)
-        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
-    return seen[-1]
+        chained = [current.__cause__, None if current.__suppress_context__ else current.__context__]
+        waiting[:0] = [*inside, *(one for one in chained if one is not None)]
+    own = error
+    while inside := _wrapped(own):
+        own = inside[0]
+    return own
+
+
+def _wrapped(error: BaseException) -> list[BaseException]:
+    """What an error of Ray's holds: the cause of a task's error, the failures of a training group's workers."""
+    if isinstance(error, ray.exceptions.RayError):
+        found = [getattr(error, "cause", None)]
+    else:
+        failures = getattr(error, "worker_failures", None)
+        found = [failures[rank] for rank in sorted(failures)] if isinstance(failures, dict) else []
+    return [one for one in found if isinstance(one, BaseException)]
 
 
 @contextlib.contextmanager
@@ -133,7 +177,10 @@ def event_queue(report: Report, interval_s: float = 0.5) -> Iterator[Queue]:
 
 def _hand_over(queue: Queue, report: Callable[[Event], None]) -> None:
     for event in queue.get_nowait_batch(queue.size()):
-        report(event)
+        try:
+            report(event)
+        except Exception:  # a listener's fault must not stop the thread that all other events need
+            log.exception("The event %s was not reported.", event)
 
 
 def cluster_resources(wait_s: float = 0.0) -> dict[str, float]:

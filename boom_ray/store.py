@@ -8,6 +8,8 @@ place and ``artifact.json`` follows. Builds are deterministic, so two writers of
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -26,6 +28,8 @@ from boom_ray.errors import StoreError
 from boom_ray.hashing import digest
 
 MANIFEST = "artifact.json"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 log = logging.getLogger(__name__)
 
 
@@ -58,16 +62,28 @@ class Artifact:
         fs, path = fsspec.url_to_fs(self.uri)
         if isinstance(fs, LocalFileSystem):
             return Path(path)
-        cache = Path(os.environ.get("BOOM_CACHE_DIR", Path(tempfile.gettempdir()) / "boom_ray_cache"))
-        target = cache / self.kind / self.key
-        if not (target / MANIFEST).exists():
+        target = _cache_dir() / self.kind / self.key
+        if not self._is_complete(target):
+            shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{self.key}-", dir=target.parent))
-            for name in [*self.files, MANIFEST]:
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(f"{path}/{name}", str(draft / name))
-            _rename_into_place(draft, target)
+            try:
+                for name in [*self.files, MANIFEST]:
+                    (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                    fs.get_file(f"{path}/{name}", str(draft / name))
+                _rename_into_place(draft, target)
+            except OSError as error:
+                raise StoreError(f"{self.uri} cannot be copied to {target}: {error}.") from error
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         return target
+
+    def _is_complete(self, folder: Path) -> bool:
+        """Whether all files are in a local copy; cleaners of temporary directories delete single ones."""
+        paths = {folder / name: size for name, size in self.files.items()}
+        return (folder / MANIFEST).exists() and all(
+            path.exists() and path.stat().st_size == size for path, size in paths.items()
+        )
 
 
 @dataclass
@@ -90,8 +106,15 @@ class Store:
     """
 
     def __init__(self, root: str | Path, scratch: str | Path | None = None) -> None:
-        """Open the store; nothing is created until the first artifact."""
-        self.fs, path = fsspec.url_to_fs(str(root))
+        """Open the store; nothing is created until the first artifact.
+
+        Raises:
+            StoreError: the URL's protocol is unknown, or its driver is not installed.
+        """
+        try:
+            self.fs, path = fsspec.url_to_fs(str(root))
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"The store {root} cannot be opened: {error}.") from error
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = str(Path(path).absolute()) if self.is_local else str(root).rstrip("/")
         self._path = self.root if self.is_local else path.rstrip("/")
@@ -117,7 +140,9 @@ class Store:
             with self.fs.open(probe, "wb") as stream:
                 stream.write(b"0" * 65536)
             self.fs.rm_file(probe)
-        except OSError as error:
+        except Exception as error:  # drivers of object stores raise classes of their own
+            with contextlib.suppress(Exception):
+                self.fs.rm_file(probe)
             raise StoreError(
                 f"The store {self.root} cannot be written: {error}. Free some space, fix its permissions, or set "
                 f"store=PATH to another place."
@@ -127,16 +152,24 @@ class Store:
         """The finished artifact, or None; one whose files do not match its manifest is set aside and counts as none."""
         place = f"{self._path}/{kind}/{key}"
         try:
-            manifest = json.loads(self.fs.cat_file(f"{place}/{MANIFEST}"))
-            fault = self._first_fault(place, manifest["files"])
+            artifact = self._parse(kind, key, self.fs.cat_file(f"{place}/{MANIFEST}"))
+            fault = self._first_fault(place, artifact.files)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
-            manifest, fault = {}, f"{MANIFEST} is damaged ({error})"
-        if fault is not None:
-            log.warning("Artifact %s/%s is damaged and will be built again: %s.", kind, key, fault)
-            self._set_aside(place)
-            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fault = f"{MANIFEST} is damaged ({type(error).__name__}: {error})"
+        except OSError as error:
+            raise StoreError(
+                f"The store {self.root} cannot be read: {error}. Check its path and permissions."
+            ) from error
+        if fault is None:
+            return artifact
+        log.warning("Artifact %s/%s is damaged and will be built again: %s.", kind, key, fault)
+        self._set_aside(place)
+        return None
+
+    def _parse(self, kind: str, key: str, text: bytes) -> Artifact:
+        manifest = json.loads(text)
         return Artifact(
             kind=kind,
             key=key,
@@ -145,7 +178,7 @@ class Store:
             inputs=manifest["inputs"],
             figures=manifest["figures"],
             fingerprint=manifest["fingerprint"],
-            files=manifest["files"],
+            files={str(name): int(size) for name, size in manifest["files"].items()},
         )
 
     def materialize(
@@ -169,17 +202,35 @@ class Store:
             return found
         draft = self.draft(kind, key)
         try:
-            build(draft)
-            return self.commit(draft, kind, key, spec, inputs)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise StoreError(
-                f"Writing {kind} {key} under {self.root} failed: {error}. What was finished before is kept; free space "
-                f"or fix permissions and run the same command again."
-            ) from error
+            try:
+                build(draft)
+            except OSError as error:
+                if not self._is_ours(error, draft):
+                    raise  # a file of the user's is missing or unreadable: no problem of the store
+                raise self._not_written(kind, key, error) from error
+            try:
+                return self.commit(draft, kind, key, spec, inputs)
+            except OSError as error:
+                raise self._not_written(kind, key, error) from error
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
+
+    def _is_ours(self, error: OSError, draft: Draft) -> bool:
+        """Whether an error during a build is about the store: full, read-only, or no permission below its root."""
+        inner = getattr(error, "cause", error)  # errors of Ray tasks hold the original
+        code = getattr(inner, "errno", None)
+        if code in FULL:
+            return True
+        names = [name for name in (inner.filename, inner.filename2) if isinstance(name, str | bytes | os.PathLike)]
+        paths = [Path(os.fsdecode(name)).absolute() for name in names]
+        roots = [draft.path, *([Path(self._path)] if self.is_local else [])]
+        return code in FORBIDDEN and any(path.is_relative_to(root) for path in paths for root in roots)
+
+    def _not_written(self, kind: str, key: str, error: OSError) -> StoreError:
+        return StoreError(
+            f"Writing {kind} {key} under {self.root} failed: {getattr(error, 'cause', error)}. What was finished "
+            f"before is kept; free space or fix permissions and run the same command again."
+        )
 
     def draft(self, kind: str, key: str) -> Draft:
         """An empty local directory to write into, beside the artifact's place when the store is local."""
@@ -245,11 +296,23 @@ def artifact_key(kind: str, spec: dict[str, Any], inputs: dict[str, Any], versio
     return digest({"kind": kind, "version": version, "spec": spec, "inputs": inputs})
 
 
+def _cache_dir() -> Path:
+    """Where copies of remote artifacts are kept on this machine; every user has their own."""
+    default = Path(tempfile.gettempdir()) / f"boom_ray_cache_{os.getuid()}"
+    return Path(os.environ.get("BOOM_CACHE_DIR", default))
+
+
 def _rename_into_place(draft: Path, place: Path) -> None:
     """Atomic rename; when another writer of the same key was first, its equal result stays and ours goes."""
     try:
         draft.rename(place)
+        return
     except OSError:
-        if not (place / MANIFEST).exists():
+        if not place.is_dir():
             raise
-        shutil.rmtree(draft, ignore_errors=True)
+    if not (place / MANIFEST).exists():  # what a killed `rm -r` leaves; it would be in the way for ever
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))
+        draft.rename(place)
+        return
+    shutil.rmtree(draft, ignore_errors=True)

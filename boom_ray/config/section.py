@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """One section of the YAML. Unknown keys are refused; instances cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine an artifact's content, as JSON; fields made by `runtime` are left out."""

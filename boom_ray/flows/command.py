@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from boom_ray.config import Section, load_config, to_yaml
 from boom_ray.errors import BoomError
-from boom_ray.runtime import interrupt_on_sigterm
+from boom_ray.runtime import cause, interrupt_on_sigterm
 
 S = TypeVar("S", bound=Section)
 INTERRUPTED = 130
@@ -44,10 +44,13 @@ def command(schema: type[S], flow: Callable[[S], int], description: str, argv: S
             return 0
         interrupt_on_sigterm()
         return flow(config)
-    except BoomError as error:
+    except Exception as error:
+        own = cause(error)  # the user's error may come wrapped from a Ray worker
+        if not isinstance(own, BoomError):
+            raise  # a bug of ours: its traceback is wanted
         sys.stdout.flush()
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        sys.stderr.write(f"error: {own}\n")
+        return own.exit_code
     except KeyboardInterrupt:
         sys.stdout.flush()
         sys.stderr.write(

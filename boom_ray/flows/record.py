@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from boom_ray.bags.overlap import Overlap
 from boom_ray.config import RunConfig, to_yaml
 from boom_ray.corpus.counts import counts_table
 from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
-from boom_ray.evaluation.scores import Score
+from boom_ray.evaluation.scores import GROUPS
 from boom_ray.flows.pictures import bag_overlap, loss_curves, task_gains
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
@@ -64,7 +63,7 @@ class Recorder:
         run.table("counts", rows)
         run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
         run.end()
-        self.space.progress.say(render_table(rows, "Corpus: rows per dataset"))
+        self._table(rows, "Corpus: examples per dataset")
 
     def bags(self, bags: Mapping[str, Artifact], shared: Overlap) -> None:
         """Sizes, overlaps and coverage."""
@@ -111,8 +110,7 @@ class Recorder:
 
     def finish(self, result: Result) -> None:
         """Scores, pictures, the model with its card, and the last words on the screen."""
-        scores = result.evaluation.scores
-        rows = table(scores)
+        rows = table(result.evaluation.scores)
         self._scores(result, rows)
         card = model_card(self._card(result, rows))
         released = release(self.space.store, result.merged, card)
@@ -125,7 +123,7 @@ class Recorder:
         self.parent.metrics({"wall_seconds": time.monotonic() - self.started})
         self.parent.end("FAILED" if result.evaluation.failures else "FINISHED")
         self.space.tracker.flush()
-        self.space.progress.say(self._summary(result, scores, folder))
+        self._summary(result, rows, folder)
 
     def _scores(self, result: Result, rows: list[Row]) -> None:
         run = self.child("scores", "scores")
@@ -167,34 +165,45 @@ class Recorder:
             lineage=lineage,
         )
 
-    def _summary(self, result: Result, scores: Sequence[Score], folder: Path) -> str:
-        rows = [_means(row, result.baseline) for row in table(scores)]
-        seconds = time.monotonic() - self.started
+    def _summary(self, result: Result, rows: Sequence[Row], folder: Path) -> None:
+        self._table([_means(row, result.baseline) for row in rows], "Scores, mean over tasks (100 = perfect)")
+        self._table(_by_task(rows), "Scores by task")
         lines = [
-            render_table([dict(row) for row in rows], "Scores (100 = perfect)"),
             f"The merged model: {folder}",
-            "  from sentence_transformers import SentenceTransformer",
-            f'  model = SentenceTransformer("{folder}")',
-            '  print(model.encode(["how do I sort a list?"]).shape)',
+            "    from sentence_transformers import SentenceTransformer",
+            f'    model = SentenceTransformer("{folder}")',
+            '    print(model.encode(["how do I sort a list?"]).shape)',
             f"Every step in MLflow: {self.space.tracker.how_to_open()}",
-            f"All artifacts: {self.space.store.root}. The same command again computes only what is missing.",
-            f"Took {seconds:.0f} s.",
+            f"All artifacts: {self.space.store.root}; the same command again computes only what is missing.",
+            f"Took {time.monotonic() - self.started:.0f} s.",
         ]
-        return "\n".join(lines)
+        self.space.progress.say("\n".join(lines))
+
+    def _table(self, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+        self.space.progress.say("")
+        render_table(rows, title, self.space.progress.console)
+        self.space.progress.say("")
 
 
 def _means(row: Row, baseline: str | None) -> dict[str, str | float]:
-    """One row of the summary: the model and its means in percent, then its tasks."""
+    """A model's means in percent; the baseline says what it is."""
     name = str(row["model"])
     result: dict[str, str | float] = {"model": f"{name} ({BASELINE_NOTE})" if name == baseline else name}
-    means = ("in_domain", "out_of_domain")
-    for key in [*[mean for mean in means if mean in row], *[key for key in row if key not in {"model", *means}]]:
-        value = row[key]
-        with contextlib.suppress(TypeError, ValueError):
-            result[key.replace("_", "-") if key in means else key] = (
-                "–" if value is None else round(float(value) * 100, 2)
-            )
+    for group in GROUPS:
+        value = row.get(group)
+        if isinstance(value, float):
+            result[group.replace("_", "-")] = round(value * 100, 2)
     return result
+
+
+def _by_task(rows: Sequence[Row]) -> list[dict[str, str | float]]:
+    """One row per task, one column per model, in percent."""
+    tasks = [key for key in rows[0] if key not in {"model", *GROUPS}] if rows else []
+    return [
+        {"task": task}
+        | {str(row["model"]): round(value * 100, 2) for row in rows if isinstance(value := row[task], float)}
+        for task in tasks
+    ]
 
 
 def _bag_words(bag: Artifact) -> str:

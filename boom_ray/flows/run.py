@@ -129,7 +129,7 @@ def _member_job(config: RunConfig, base: Base, corpus: Artifact, name: str, bag:
         base=base.fingerprint,
         model=config.model,
         training=config.training,
-        seed=config.seed if config.training.seed is None else config.training.seed,
+        seed=config.seed,
         prompts=prompts(config),
         max_tokens=base.max_tokens,
     )

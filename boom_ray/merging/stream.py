@@ -9,6 +9,7 @@ Memory: one chunk per member (and base), one for the output, and `STRIP` float64
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,13 @@ class TensorMerger:
         self._aligned = align_base(base, members[0]) if base else {}
         self._members = list(members)
         self._recipe = recipe
-        largest = max((info.nbytes for one in self._sources for info in one.tensors.values()), default=0)
+        largest = max(
+            (max(info.nbytes, 4 * info.numel) for one in self._sources for info in one.tensors.values()), default=0
+        )
         unit = BLOCK * WIDEST
         self._blocks = WIDEST * max(1, min(chunk_bytes // unit, -(-largest // unit)))
         self._buffers = [torch.empty(self._blocks * BLOCK, dtype=torch.uint8) for _ in self._sources]
+        self._output = torch.empty(self._blocks * BLOCK, dtype=torch.uint8)
         self._work = torch.empty((len(self._sources), STRIP), dtype=torch.float64)
         self._held: tuple[str, Span] | None = None
         self._loaded: list[torch.Tensor] = []
@@ -73,7 +77,7 @@ class TensorMerger:
         self.coefficients: dict[str, list[float]] = {}
 
     def pieces(self, key: str, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        """Merged values of one tensor in order, flat, in ``dtype``.
+        """Merged values of one tensor in order, flat, in ``dtype``; each piece is valid until the next one.
 
         Raises:
             MergeError: a member holds NaN or infinity there, integer tensors differ, or ``dtype`` cannot hold a value.
@@ -82,25 +86,25 @@ class TensorMerger:
             yield from self._common(key)
             return
         places = [*([self._aligned[key]] if self._has_base else []), *(one.tensors[key] for one in self._members)]
-        spans = self._spans(places)
+        spans = self._spans(places, dtype)
         needs_gram = self._recipe.entry.needs_gram
         gram = self._gram(key, places, spans) if needs_gram else np.zeros((len(self._members),) * 2)
         coefficients = self._recipe.coefficients(gram)
         self.coefficients[key] = coefficients.tolist()
         for span in spans:
             loaded = self._load(places, span)
-            out = torch.empty(span[1] - span[0], dtype=dtype)
-            for strip in _cut(len(out), STRIP):
-                vectors = self._vectors(loaded, strip, key, checked=needs_gram)
-                out[strip[0] : strip[1]] = _combine(vectors, coefficients, self._has_base)[: strip[1] - strip[0]]
-            if not bool(torch.isfinite(out).all()):
-                raise MergeError(f"Merged tensor {key} does not fit into {dtype}; set merge.output_dtype=float32.")
+            out = self._output[: (span[1] - span[0]) * int(dtype.itemsize)].view(dtype)
+            for start, stop in _cut(len(out), STRIP):
+                vectors = self._vectors(loaded, (start, stop), key, checked=needs_gram)
+                out[start:stop] = _combine(vectors, coefficients, self._has_base)[: stop - start]
+                if not _all_finite(out[start:stop]):
+                    raise MergeError(f"Merged tensor {key} does not fit into {dtype}; set merge.output_dtype=float32.")
             yield out
 
     def _common(self, key: str) -> Iterator[torch.Tensor]:
         """An integer tensor: the members' common value; there is no meaningful average of indices."""
         places = [one.tensors[key] for one in self._members]
-        for span in self._spans(places):
+        for span in self._spans(places, places[0].dtype):
             loaded = [
                 one.read(place, *span, buffer)
                 for one, place, buffer in zip(self._members, places, self._buffers, strict=False)
@@ -115,9 +119,9 @@ class TensorMerger:
                     )
             yield loaded[0]
 
-    def _spans(self, places: Sequence[TensorInfo]) -> list[Span]:
+    def _spans(self, places: Sequence[TensorInfo], dtype: torch.dtype) -> list[Span]:
         """Chunks of a tensor: whole blocks, so that statistics do not depend on the chunk size."""
-        widest = max(int(place.dtype.itemsize) for place in places)
+        widest = max(int(one.itemsize) for one in (dtype, *(place.dtype for place in places)))
         return list(_cut(places[0].numel, self._blocks // widest * BLOCK))
 
     def _load(self, places: Sequence[TensorInfo], span: Span) -> list[torch.Tensor]:
@@ -146,9 +150,8 @@ class TensorMerger:
         return rows
 
     def _check_finite(self, rows: torch.Tensor, key: str) -> None:
-        """NaN and infinity survive a sum, so a finite sum needs no second look."""
-        for source, row, total in zip(self._sources, rows, rows.sum(dim=1).tolist(), strict=True):
-            if not np.isfinite(total) and not bool(torch.isfinite(row).all()):
+        for source, row in zip(self._sources, rows, strict=True):
+            if not _all_finite(row):
                 raise MergeError(
                     f"Tensor {key} of {source.label} ({source.folder}) holds NaN or infinity: that training diverged. "
                     f"Leave this member out or train it again with a lower learning rate."
@@ -167,6 +170,11 @@ class TensorMerger:
 def _cut(length: int, step: int) -> Iterator[Span]:
     for start in range(0, length, step):
         yield start, min(start + step, length)
+
+
+def _all_finite(values: torch.Tensor) -> bool:
+    """NaN and infinity survive a sum, and a sum costs a tenth of looking at every element."""
+    return math.isfinite(values.sum(dtype=torch.float64)) or bool(torch.isfinite(values).all())
 
 
 def _combine(rows: torch.Tensor, coefficients: F64, has_base: bool) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Handle:
         ended: whether this process has ended it.
         params: parameters MLflow has.
         known_tags: tags MLflow has.
-        last: of each metric asked for, the last step (or None) and its value.
+        last: of each metric MLflow has, the last step and its value.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Handle:
     ended: bool = False
     params: dict[str, str] = field(default_factory=dict)
     known_tags: dict[str, str] = field(default_factory=dict)
-    last: dict[str, tuple[int, float] | None] = field(default_factory=dict)
+    last: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 class Operation:
@@ -144,6 +144,8 @@ class Batch(Operation):
         self._send(client, str(handle.id), metrics, params, tags)
         handle.params |= params
         handle.known_tags |= tags
+        for name, value, step, _ in sorted(metrics, key=lambda point: point[2]):
+            handle.last[name] = (step, value)
 
     @staticmethod
     def _send(
@@ -251,8 +253,8 @@ def clean_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"), flags=re.ASCII)[:250]
 
 
-def _is_new(point: tuple[str, float, int, int], last: dict[str, tuple[int, float] | None]) -> bool:
-    """Whether a metric point lies after what was logged before this process; an equal end point does not."""
+def _is_new(point: tuple[str, float, int, int], last: dict[str, tuple[int, float]]) -> bool:
+    """Whether a metric point lies after what MLflow has; at the same step another value is new, an equal one is not."""
     name, value, step, _ = point
     before = last.get(name)
     return before is None or step > before[0] or (step == before[0] and value != before[1])

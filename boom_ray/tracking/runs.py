@@ -70,8 +70,8 @@ class Run:
     def history(self, points: Iterable[tuple[str, float, int, int]]) -> None:
         """Log many numbers: ``(name, value, step, milliseconds since 1970)``.
 
-        Steps up to the last one MLflow had before this process are skipped, so that a job that continues does not draw
-        its curves twice.
+        Steps before the last one MLflow has of a name are skipped, and an equal value at that step, so that a member or
+        job that goes back to its checkpoint does not draw its curves twice.
         """
         metrics = [(clean_name(name), float(value), int(step), int(at)) for name, value, step, at in points]
         self._delivery.put(self.handle, Batch(metrics=metrics))
@@ -188,10 +188,12 @@ class Tracker:
 
     def how_to_open(self) -> str:
         """What to type or click to see the runs."""
+        # the query opens the pages for training runs; MLflow's default is those for prompts and traces
+        page = f"/#/experiments/{self.experiment}/runs?workflowType=machine_learning"
         if self.place.artifacts is None:
-            return f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment}/runs"
+            return self.place.shown.rstrip("/") + page
         command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", self.place.shown]
-        return f"{shlex.join(command)}   # then open http://127.0.0.1:5000/#/experiments/{self.experiment}/runs"
+        return f"{shlex.join(command)}   # then open http://127.0.0.1:5000{page}"
 
     def flush(self, timeout_s: float = 60.0) -> bool:
         """Send what is buffered; False when the server does not answer in time."""

@@ -90,3 +90,8 @@ def test_an_experiment_keeps_its_files_below_the_store_whatever_the_working_dire
     client, experiment = connect(find_place(TrackingConfig(), str(store)), "boom_ray")
     assert client.get_experiment(experiment).artifact_location == f"file://{store}/mlflow-artifacts"
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_an_experiment_opens_among_training_runs_not_prompts(store):
+    client, experiment = connect(find_place(TrackingConfig(), str(store)), "boom_ray")
+    assert client.get_experiment(experiment).tags["mlflow.experimentKind"] == "custom_model_development"

@@ -26,6 +26,7 @@ def small_folder(root: Path, weights: bytes = b"w") -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_logged_model_gives_the_same_embeddings_from_run_and_registry(open_tracker, minilm):
     import mlflow
     from sentence_transformers import SentenceTransformer

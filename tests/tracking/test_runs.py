@@ -70,6 +70,15 @@ def test_a_curve_that_is_logged_again_is_not_drawn_twice(open_tracker: Open):
     assert steps(second, run, "other") == [(0, 1.0)]
 
 
+def test_a_member_that_goes_back_to_its_checkpoint_does_not_draw_its_curve_twice(open_tracker: Open):
+    tracker = open_tracker()
+    run = tracker.run("key", "name")
+    for step in (0, 1, 2, 3, 1, 2, 3, 4):
+        run.metrics({"loss": 1.0 / (step + 1)}, step)
+        assert tracker.flush()
+    assert steps(tracker, run, "loss") == [(step, 1.0 / (step + 1)) for step in range(5)]
+
+
 def test_a_score_that_changed_at_its_only_step_is_logged(open_tracker: Open):
     first = open_tracker()
     first.run("key", "name").metrics({"score": 0.5})

@@ -1,0 +1,79 @@
+"""What became of every row: the table of counts per dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boom_ray.corpus.examples import BELOW
+from boom_ray.corpus.seal import SINGLE
+from boom_ray.store import Artifact
+
+REJECTED = "rejected: "
+
+
+def dataset_figures(read: dict[str, int], sealed: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a dataset artifact.
+
+    Args:
+        read: what the first pass counted (`boom_ray.corpus.staging.Stage.counts`).
+        sealed: what the second pass counted (`boom_ray.corpus.seal.part_figures`).
+
+    Returns:
+        ``read`` = ``rows`` + ``duplicates`` + ``overlapping`` + all of ``rejected`` + all of ``set_aside``, in rows;
+        ``negatives`` left out by reason, in texts; ``mean_tokens`` per text by role.
+    """
+    tokens = sealed["tokens"]
+    roles = (("query", "queries"), ("positive", "positives"), ("negative", "negatives"))
+    return {
+        "read": read.get("read", 0),
+        "rows": sealed["rows"],
+        "duplicates": sealed["duplicates"],
+        "overlapping": sealed["overlapping"],
+        "overlapping_by_task": sealed["overlapping_by_task"],
+        "rejected": {name.removeprefix(REJECTED): n for name, n in sorted(read.items()) if name.startswith(REJECTED)},
+        "set_aside": sealed["set_aside"] | ({BELOW: read[BELOW]} if read.get(BELOW) else {}),
+        "negatives_left_out": {
+            name.removeprefix("negatives "): n for name, n in sorted(read.items()) if name.startswith("negatives ")
+        },
+        "texts": {plural: tokens.get(plural, 0) for _, plural in roles},
+        "mean_tokens": {
+            one: round(tokens.get(f"{one}_tokens", 0) / max(1, tokens.get(plural, 0)), 2) for one, plural in roles
+        },
+    }
+
+
+def counts_table(corpus: Artifact) -> list[dict[str, Any]]:
+    """One row per dataset of a corpus, for reports: what was read, kept, left out and why; rows, negatives in texts."""
+    return [_row(name, facts) for name, facts in sorted(corpus.figures["datasets"].items())]
+
+
+def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    reasons = [f"{reason}: {count}" for reason, count in facts["rejected"].items()]
+    reasons += [f"{reason}: {count}" for reason, count in facts["set_aside"].items()]
+    reasons += [f"overlaps {task}: {count}" for task, count in facts["overlapping_by_task"].items()]
+    reasons += [f"negatives {reason}: {count}" for reason, count in facts["negatives_left_out"].items()]
+    return {
+        "dataset": name,
+        "task": facts["task_type"],
+        "in-batch": "yes" if facts["in_batch"] else "no",
+        "read": facts["read"],
+        "kept": facts["rows"],
+        "duplicate": facts["duplicates"],
+        "overlapping": facts["overlapping"],
+        "rejected": sum(facts["rejected"].values()),
+        "set aside": sum(facts["set_aside"].values()),
+        "tokens/query": facts["mean_tokens"]["query"],
+        "tokens/positive": facts["mean_tokens"]["positive"],
+        "why": "; ".join(reasons),
+    }
+
+
+def empty_message(name: str, facts: dict[str, Any]) -> str:
+    """The error text of a dataset that keeps no row."""
+    left = {"duplicate": facts["duplicates"], "in an evaluation set": facts["overlapping"]}
+    left |= facts["rejected"] | facts["set_aside"]
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in left.items() if count)
+    return (
+        f"Dataset {name} keeps no row of {facts['read']} read ({reasons or 'its files are empty'}). Check its source, "
+        f"columns and task_type, or take it out of corpus.datasets."
+    )

@@ -1,0 +1,259 @@
+"""The corpus stage: sources in, one artifact per dataset and one that names them all out.
+
+Two passes over what the store does not have yet: `boom_ray.corpus.staging` (one Ray Data pipeline for all new datasets)
+and `boom_ray.corpus.seal` (one Ray task per bucket). The same rows give the same parts, byte for byte, however they are
+divided into files and fragments and on however many workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import boom_ray.runtime
+from boom_ray.config import CorpusConfig, DatasetConfig
+from boom_ray.corpus.counts import dataset_figures, empty_message
+from boom_ray.corpus.decontaminate import EvaluationTexts, held_out_digest
+from boom_ray.corpus.seal import Sealing, SealPlan, choose_pools, part_figures, seal
+from boom_ray.corpus.sources import SourceFile, fragments, locate, source_digest
+from boom_ray.corpus.staging import ReadPlan, Stage, bucket_count, stage
+from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules
+from boom_ray.errors import DataError
+from boom_ray.events import Event, Report, silent
+from boom_ray.hashing import digest
+from boom_ray.model.tokens import PART
+from boom_ray.store import Artifact, Store, artifact_key
+
+__all__ = ["EvaluationTexts", "TokenizerSpec", "ingest"]
+
+DATASET = "dataset"
+CORPUS = "corpus"
+REJECTS_FILE = "rejects.jsonl"
+FORMAT = 1  # raise it when the same spec gives another content
+_ELSEWHERE = ("name", "source", "in_batch")  # of a dataset; they change what is done with its examples, not them
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One dataset: where its rows are and what its artifact is called."""
+
+    dataset: DatasetConfig
+    files: list[SourceFile]
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return artifact_key(DATASET, self.spec, self.inputs, FORMAT)
+
+
+def ingest(
+    store: Store,
+    config: CorpusConfig,
+    model: TokenizerSpec,
+    held_out: EvaluationTexts,
+    report: Report = silent,
+) -> Artifact:
+    """Clean, deduplicate, decontaminate and tokenise all datasets; those that the store has are not read again.
+
+    Needs a running Ray (`boom_ray.runtime.cluster`) only when a dataset is new.
+
+    Args:
+        store: where artifacts go.
+        config: the datasets and how they are cleaned; sources are paths, URLs or hub names.
+        model: tokenizer and templates.
+        held_out: sorted keys (`boom_ray.hashing.normalized_text_key`) of the evaluation texts by task.
+        report: takes progress; units are datasets, counted in fragments and parts.
+
+    Returns:
+        Artifact of kind ``corpus``. Figures: ``datasets`` (name to counts, see `boom_ray.corpus.counts`) and ``parts``
+        (name to keys of its part artifacts, in the order of their ids). Its fingerprint is the hash of all datasets'
+        names, ids and tokens.
+
+    Raises:
+        DataError: a source, a row or a dataset cannot be used.
+        StoreError: the store cannot be written.
+    """
+    texts = held_out if config.decontaminate else {}
+    plans = [_plan(dataset, config, model, texts) for dataset in config.datasets]
+    done = {plan.key: _stored(store, plan.key) for plan in plans}
+    for plan in plans:
+        if (artifact := done[plan.key]) is not None:
+            report(Event("corpus", plan.dataset.name, 1, 1, {"rows": artifact.figures["rows"]}, "cached"))
+    missing = list({plan.key: plan for plan in plans if done[plan.key] is None}.values())
+    made = _make(store, missing, config, model, texts, report) if missing else {}
+    return _corpus(store, plans, {key: artifact or made[key] for key, artifact in done.items()})
+
+
+def _plan(dataset: DatasetConfig, config: CorpusConfig, model: TokenizerSpec, held_out: EvaluationTexts) -> _Plan:
+    files = locate(dataset)
+    spec = {name: value for name, value in dataset.identity().items() if name not in _ELSEWHERE}
+    spec |= {
+        "symmetric": dataset.is_symmetric,
+        "max_query_tokens": config.max_query_tokens,
+        "max_passage_tokens": config.max_passage_tokens,
+        "max_negatives": config.max_negatives,
+        "on_bad_row": config.on_bad_row,
+        **model.identity(),
+    }
+    return _Plan(dataset, files, spec, {"source": source_digest(files), "held_out": held_out_digest(held_out)})
+
+
+def _stored(store: Store, key: str) -> Artifact | None:
+    """The dataset's artifact, if it and all its parts are whole."""
+    artifact = store.get(DATASET, key)
+    if artifact is None or any(store.get(PART, part) is None for part in artifact.figures["parts"]):
+        return None
+    return artifact
+
+
+def _make(
+    store: Store,
+    plans: list[_Plan],
+    config: CorpusConfig,
+    model: TokenizerSpec,
+    held_out: EvaluationTexts,
+    report: Report,
+) -> dict[str, Artifact]:
+    """Both passes over datasets that are new; returns their artifacts by key."""
+    size = config.fragment_mb << 20
+    pieces = [fragments(plan.files, index, size) for index, plan in enumerate(plans)]
+    read_plans = [
+        ReadPlan(
+            plan.dataset,
+            plan.key,
+            bucket_count(sum(file.size for file in plan.files)),
+            config.max_negatives,
+            config.on_bad_row == "error",
+        )
+        for plan in plans
+    ]
+    progress = _Progress(report, {plan.key: plan.dataset.name for plan in plans})
+    progress.expect({plan.key: len(own) for plan, own in zip(plans, pieces, strict=True)})
+    staged = stage(store, read_plans, [piece for own in pieces for piece in own], progress.fragments)
+    sealing = Sealing(store, staged, model, held_out)
+    parts = _seal_all(sealing, [_seal_plan(plan, config) for plan in plans], progress)
+    made = {plan.key: _commit(store, plan, staged, parts[plan.key], report) for plan in plans}
+    staged.remove()
+    return made
+
+
+def _seal_plan(plan: _Plan, config: CorpusConfig) -> SealPlan:
+    dataset = plan.dataset
+    rules = TokenRules(
+        dataset.instruction, dataset.is_symmetric, config.max_query_tokens, config.max_passage_tokens
+    )
+    return SealPlan(dataset, plan.key, rules)
+
+
+def _seal_all(sealing: Sealing, plans: list[SealPlan], progress: _Progress) -> dict[str, list[Artifact]]:
+    """Make the parts of all datasets; returns them by dataset key, in the order of their buckets."""
+    import ray
+
+    shared = ray.put(sealing)
+    pools_of, seal_one = ray.remote(choose_pools), ray.remote(seal)
+    owners: dict[Any, tuple[str, int]] = {}
+    for plan in plans:
+        buckets = sealing.stage.buckets(plan.key)
+        pools = pools_of.remote(shared, plan) if buckets else None
+        for number, bucket in enumerate(buckets):
+            owners[seal_one.remote(shared, plan, bucket, pools)] = (plan.key, number)
+        progress.expect({plan.key: len(buckets)})
+    found: dict[str, dict[int, Artifact]] = {plan.key: {} for plan in plans}
+    waiting = list(owners)
+    try:
+        while waiting:
+            (ready,), waiting = ray.wait(waiting, num_returns=1)
+            key, number = owners[ready]
+            found[key][number] = ray.get(ready)
+            progress.part(key)
+    except Exception as error:
+        for ref in waiting:
+            ray.cancel(ref)
+        raise boom_ray.runtime.cause(error) from None
+    return {key: [made[number] for number in sorted(made)] for key, made in found.items()}
+
+
+def _commit(store: Store, plan: _Plan, staged: Stage, parts: list[Artifact], report: Report) -> Artifact:
+    """The dataset's artifact: its counts, its parts' keys and its rejects.
+
+    Raises:
+        DataError: the dataset keeps no row.
+    """
+    sealed = part_figures(parts)
+    figures = dataset_figures(dict(staged.counts(plan.key)), sealed)
+    if not figures["rows"]:
+        raise DataError(empty_message(plan.dataset.name, figures))
+    draft = store.draft(DATASET, plan.key)
+    try:
+        if figures["rejected"]:
+            with (draft.path / REJECTS_FILE).open("w", encoding="utf-8") as stream:
+                stream.writelines(f"{line}\n" for line in staged.rejects(plan.key))
+        draft.figures = figures | {"parts": [part.key for part in parts]}
+        draft.fingerprint = digest({"rows": figures["rows"], "content": sealed["content"]})
+        artifact = store.commit(draft, DATASET, plan.key, plan.spec, plan.inputs)
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+    report(Event("corpus", plan.dataset.name, 1, 1, {"rows": figures["rows"]}))
+    return artifact
+
+
+def _corpus(store: Store, plans: list[_Plan], artifacts: dict[str, Artifact]) -> Artifact:
+    spec = {
+        plan.dataset.name: {
+            "key": plan.key,
+            "task_type": plan.dataset.task_type,
+            "in_batch": plan.dataset.uses_in_batch,
+        }
+        for plan in plans
+    }
+    inputs = {plan.dataset.name: artifacts[plan.key].fingerprint for plan in plans}
+
+    def build(draft: Any) -> None:
+        tables = {plan.dataset.name: dict(artifacts[plan.key].figures) for plan in plans}
+        parts = {name: facts.pop("parts") for name, facts in tables.items()}
+        for name, facts in tables.items():
+            facts |= {"task_type": spec[name]["task_type"], "in_batch": spec[name]["in_batch"]}
+            facts["key"] = spec[name]["key"]
+        draft.figures = {"datasets": tables, "parts": parts}
+        draft.fingerprint = digest(inputs)
+
+    return store.materialize(CORPUS, spec, inputs, build, FORMAT)
+
+
+class _Progress:
+    """Turns fragments and parts done into events."""
+
+    def __init__(self, report: Report, names: dict[str, str]) -> None:
+        self._report, self._names = report, names
+        self._total = dict.fromkeys(names, 0)
+        self._read = dict.fromkeys(names, 0)
+        self._parts = dict.fromkeys(names, 0)
+
+    def expect(self, counts: dict[str, int]) -> None:
+        """Add work to come."""
+        for key, count in counts.items():
+            self._total[key] += count
+
+    def fragments(self, done: dict[str, int]) -> None:
+        """Fragments read so far."""
+        for key, count in done.items():
+            if count != self._read[key]:
+                self._read[key] = count
+                self._send(key, "reading")
+
+    def part(self, key: str) -> None:
+        """One more part is made."""
+        self._parts[key] += 1
+        self._send(key, "tokenising")
+
+    def _send(self, key: str, note: str) -> None:
+        done = self._read[key] + self._parts[key]
+        self._report(Event("corpus", self._names[key], done, self._total[key] + 1, note=note))
+
+
+ReportProgress = Callable[[dict[str, int]], None]
