@@ -1,0 +1,1 @@
+"""The corpus stage: sources of many forms become one deduplicated, tokenised, fingerprinted corpus."""

@@ -1,7 +1,7 @@
 """BEIR folders: qrels joined to queries and passages, one row per judged query.
 
-The qrels are divided by query among the fragments; each fragment reads the passage file once and keeps only the passages
-it needs, so that memory is bounded by its share of the qrels.
+The qrels are divided by query among the fragments; each fragment reads the passage file once and keeps only the
+passages it needs, so that memory is bounded by its share of the qrels.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def _judgements(fs: Any, path: str, share: int, shares: int) -> dict[str, _Judge
                 query, passage, score = fields
                 value = float(score)
             except ValueError:
-                raise DataError(f"{path}:{number}: expected query id, passage id and score, separated by tabs.") from None
+                raise DataError(
+                    f"{path}:{number}: expected query id, passage id and score, separated by tabs."
+                ) from None
             if text_key(query) % shares == share:
                 one = judged.setdefault(query, _Judged(number))
                 (one.positives if value > 0 else one.negatives).append(passage)

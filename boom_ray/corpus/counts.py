@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from boom_ray.corpus.examples import BELOW
-from boom_ray.corpus.seal import SINGLE
 from boom_ray.store import Artifact
 
 REJECTED = "rejected: "

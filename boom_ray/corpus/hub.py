@@ -67,8 +67,8 @@ def load(path: str, subset: str, split: str) -> Any:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         offline = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0") else "the network"
         raise DataError(
-            f"The Hugging Face dataset {path} (subset {subset or 'default'}, split {split}) cannot be loaded: {first_line} "
-            f"Check its name and {offline}, download it beforehand on every node, or give a local folder as source."
+            f"The Hugging Face dataset {path} (subset {subset or 'default'}, split {split}) cannot be loaded: "
+            f"{first_line} Check its name and {offline}, download it beforehand on every node, or give a local folder as source."
         ) from error
 
 

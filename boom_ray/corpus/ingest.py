@@ -7,9 +7,7 @@ divided into files and fragments and on however many workers.
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +17,7 @@ from boom_ray.corpus.counts import dataset_figures, empty_message
 from boom_ray.corpus.decontaminate import EvaluationTexts, held_out_digest
 from boom_ray.corpus.seal import Sealing, SealPlan, choose_pools, part_figures, seal
 from boom_ray.corpus.sources import SourceFile, fragments, locate, source_digest
-from boom_ray.corpus.staging import ReadPlan, Stage, bucket_count, stage
+from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, ReadPlan, Stage, bucket_count, stage
 from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules
 from boom_ray.errors import DataError
 from boom_ray.events import Event, Report, silent
@@ -34,7 +32,6 @@ CORPUS = "corpus"
 REJECTS_FILE = "rejects.jsonl"
 FORMAT = 1  # raise it when the same spec gives another content
 _ELSEWHERE = ("name", "source", "in_batch")  # of a dataset; they change what is done with its examples, not them
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,9 +141,7 @@ def _make(
 
 def _seal_plan(plan: _Plan, config: CorpusConfig) -> SealPlan:
     dataset = plan.dataset
-    rules = TokenRules(
-        dataset.instruction, dataset.is_symmetric, config.max_query_tokens, config.max_passage_tokens
-    )
+    rules = TokenRules(dataset.instruction, dataset.is_symmetric, config.max_query_tokens, config.max_passage_tokens)
     return SealPlan(dataset, plan.key, rules)
 
 
@@ -159,7 +154,7 @@ def _seal_all(sealing: Sealing, plans: list[SealPlan], progress: _Progress) -> d
     owners: dict[Any, tuple[str, int]] = {}
     for plan in plans:
         buckets = sealing.stage.buckets(plan.key)
-        pools = pools_of.remote(shared, plan) if buckets else None
+        pools = pools_of.remote(shared, plan) if _is_labelled(sealing.stage, plan) else None
         for number, bucket in enumerate(buckets):
             owners[seal_one.remote(shared, plan, bucket, pools)] = (plan.key, number)
         progress.expect({plan.key: len(buckets)})
@@ -176,6 +171,21 @@ def _seal_all(sealing: Sealing, plans: list[SealPlan], progress: _Progress) -> d
             ray.cancel(ref)
         raise boom_ray.runtime.cause(error) from None
     return {key: [made[number] for number in sorted(made)] for key, made in found.items()}
+
+
+def _is_labelled(staged: Stage, plan: SealPlan) -> bool:
+    """Whether the dataset's rows have labels instead of positives.
+
+    Raises:
+        DataError: some have and some have not.
+    """
+    counts = staged.counts(plan.key)
+    if counts[LABELLED] and counts[CONTRASTIVE]:
+        raise DataError(
+            f"Dataset {plan.dataset.name} has rows of two forms: {counts[LABELLED]} with a text and a label, "
+            f"{counts[CONTRASTIVE]} with a query and positives. Make two datasets of them, or name the columns."
+        )
+    return counts[LABELLED] > 0
 
 
 def _commit(store: Store, plan: _Plan, staged: Stage, parts: list[Artifact], report: Report) -> Artifact:
@@ -254,6 +264,3 @@ class _Progress:
     def _send(self, key: str, note: str) -> None:
         done = self._read[key] + self._parts[key]
         self._report(Event("corpus", self._names[key], done, self._total[key] + 1, note=note))
-
-
-ReportProgress = Callable[[dict[str, int]], None]

@@ -76,7 +76,7 @@ class Reader:
 def _read_jsonl(fragment: Fragment) -> Numbered:
     fs, path = open_fs(fragment.path)
     with fs.open(path, "rb") as raw:
-        stream = gzip.open(raw) if path.endswith(".gz") else raw
+        stream = _plain(raw, path)
         position = _first_line_start(stream, fragment.start)
         for number, line in enumerate(stream, 1):
             if fragment.end is not None and position >= fragment.end:
@@ -84,6 +84,11 @@ def _read_jsonl(fragment: Fragment) -> Numbered:
             position += len(line)
             if line.strip():
                 yield number, _parse(line)
+
+
+def _plain(raw: Any, path: str) -> Any:
+    """The stream, decompressed if the name says so; closed with ``raw``."""
+    return gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw
 
 
 def _first_line_start(stream: Any, start: int) -> int:
@@ -122,12 +127,11 @@ def _parse(line: bytes) -> Row | BadRow:
 def _read_csv(fragment: Fragment) -> Numbered:
     fs, path = open_fs(fragment.path)
     with fs.open(path, "rb") as raw:
-        binary = gzip.open(raw) if path.endswith(".gz") else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        text = io.TextIOWrapper(_plain(raw, path), encoding="utf-8-sig", newline="")
         lines = csv.DictReader(text, delimiter="\t" if ".tsv" in path.rsplit("/", 1)[-1] else ",")
         for row in lines:
             if None in row or None in row.values():
-                yield lines.line_num, BadRow("wrong number of fields", "the line has more or fewer fields than the header")
+                yield lines.line_num, BadRow("wrong number of fields", "the line has not as many fields as the header")
             else:
                 yield lines.line_num, row
 

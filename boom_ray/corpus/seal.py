@@ -54,7 +54,6 @@ class SealPlan:
     Attributes:
         dataset: its configuration.
         key: key of the dataset's artifact.
-        labelled: its rows have a label instead of a positive.
         rules: how texts become tokens.
     """
 
@@ -67,25 +66,19 @@ class SealPlan:
         return artifact_key(PART, {"bucket": bucket}, {"dataset": self.key}, FORMAT)
 
 
-def choose_pools(sealing: Sealing, plan: SealPlan) -> Pools | None:
-    """Candidate texts of a labelled dataset, None for one that has no labels; one bucket in memory at a time.
+def choose_pools(sealing: Sealing, plan: SealPlan) -> Pools:
+    """Candidate texts of a labelled dataset; one bucket is in memory at a time.
 
     Raises:
         DataError: there are fewer than two labels.
     """
     buckets = sealing.stage.buckets(plan.key)
     columns = ["id", "query", "positives", "label"]
-    if not any(_has_labels(sealing.stage, plan.key, bucket) for bucket in buckets[:1]):
-        return None
     tables = (_kept(sealing.stage.read(plan.key, bucket, columns), sealing.held_out) for bucket in buckets)
     try:
         return make_pools(tables)
     except DataError as error:
         raise DataError(f"Dataset {plan.dataset.name}: {error}") from None
-
-
-def _has_labels(stage: Stage, key: str, bucket: str) -> bool:
-    return any(table["label"].null_count < table.num_rows for table in stage.tables(key, bucket, ["label"]))
 
 
 def _kept(table: pa.Table, held_out: EvaluationTexts) -> pa.Table:
@@ -228,7 +221,7 @@ def content_sum(tokens: pa.RecordBatch) -> int:
 def _row_bytes(lists: pa.ListArray) -> Iterator[bytes]:
     """Length and values of every row of a list of integers, little-endian."""
     offsets = lists.offsets.to_numpy()
-    values = memoryview(np.ascontiguousarray(lists.values.to_numpy(zero_copy_only=False), dtype="<i4")).cast("B")
+    values = lists.values.to_numpy(zero_copy_only=False).astype("<i4").tobytes()
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         yield (end - start).to_bytes(4, "little") + values[4 * start : 4 * end]
 

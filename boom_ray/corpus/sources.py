@@ -6,6 +6,7 @@ Hugging Face dataset, a share of the queries of a BEIR folder, or a whole CSV or
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,8 +98,8 @@ def locate(dataset: DatasetConfig) -> list[SourceFile]:
         files = hub.of_split(files, path, dataset.subset, dataset.split)
     if not files:
         raise DataError(
-            f"Dataset {dataset.name}: the folder {dataset.source} has no file to read; known are "
-            f"{', '.join(SUFFIXES)} (also with .gz), BEIR folders with {BEIR_FILES[0]}, and folders of datasets' save_to_disk."
+            f"Dataset {dataset.name}: the folder {dataset.source} has no file to read; known are {', '.join(SUFFIXES)} "
+            f"(also with .gz), BEIR folders with {BEIR_FILES[0]}, and folders of datasets' save_to_disk."
         )
     return [_file(fs, name, dataset) for name in files]
 
@@ -140,7 +141,8 @@ def open_fs(path: str) -> tuple[Any, str]:
 def unreadable(path: str, error: Exception) -> DataError:
     """The error of a file that is there but cannot be read."""
     return DataError(
-        f"{path} cannot be read: {error}. Check that the file is complete and that every node of the cluster may read it."
+        f"{path} cannot be read: {error}. Check that the file is complete and that every node of the cluster may read "
+        f"it."
     )
 
 
@@ -165,7 +167,7 @@ def _cuts(total: int, step: int) -> Iterator[tuple[int, int]]:
     """Even ranges of at most ``step`` that cover ``total``."""
     count = max(1, math.ceil(total / step))
     edges = [total * number // count for number in range(count + 1)]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return itertools.pairwise(edges)
 
 
 def _row_groups(path: str, fragment_bytes: int) -> Iterator[tuple[int, int]]:
@@ -215,13 +217,14 @@ def _file(fs: Any, path: str, dataset: DatasetConfig) -> SourceFile:
     kind = _kind(path, dataset)
     if kind is None:
         raise DataError(
-            f"Dataset {dataset.name}: the form of {path} is not known by its name; known are {', '.join(SUFFIXES)} (also "
-            f"with .gz). Set format to jsonl, parquet or csv."
+            f"Dataset {dataset.name}: the form of {path} is not known by its name; known are {', '.join(SUFFIXES)} "
+            f"(also with .gz). Set format to jsonl, parquet or csv."
         )
     full = path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
     if kind == "parquet":
         meta = _parquet_meta(full)
-        return SourceFile(full, kind, sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)))
+        sizes = [meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)]
+        return SourceFile(full, kind, sum(sizes))
     size = int(fs.info(path).get("size") or 0)
     return SourceFile(full, kind, size * GZIP_RATIO if path.endswith(".gz") else size)
 

@@ -36,6 +36,7 @@ ROWS_PER_TABLE = 4096
 BUCKET_BYTES = 64 << 20
 MAX_BUCKETS = 512  # Arrow writes at most 1024 partitions at once
 COUNTS, REJECTS = "counts", "rejects"  # buckets of JSON rows instead of examples
+LABELLED, CONTRASTIVE = "labelled", "contrastive"  # counts of examples by form
 COMPLETE = "_complete"
 STAGED = EXAMPLES.append(pa.field("dataset", pa.string())).append(pa.field("bucket", pa.string()))
 
@@ -93,6 +94,7 @@ def read_fragment(fragment: Fragment, plan: ReadPlan) -> Iterator[pa.Table]:
             rows.add_note(REJECTS, reject)
         else:
             if example is not None:
+                counts[LABELLED if example.label is not None else CONTRASTIVE] += 1
                 rows.add(example)
         if len(rows) >= ROWS_PER_TABLE:
             yield rows.table()
@@ -102,8 +104,8 @@ def read_fragment(fragment: Fragment, plan: ReadPlan) -> Iterator[pa.Table]:
 
 def _error(name: str, file: str, line: int, bad: BadRow) -> DataError:
     return DataError(
-        f"Dataset {name}, {file}:{line}: {bad.detail}. Repair the row, or set corpus.on_bad_row=reject to count such rows "
-        f"and set them aside."
+        f"Dataset {name}, {file}:{line}: {bad.detail}. Repair the row, or set corpus.on_bad_row=reject to count such "
+        f"rows and set them aside."
     )
 
 

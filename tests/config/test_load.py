@@ -194,8 +194,8 @@ def test_validate_wants_a_mapping() -> None:
 
 class TestExtends:
     def test_sections_are_merged_lists_replaced_and_the_file_wins(self, tmp_path: Path) -> None:
-        write(tmp_path / "parts" / "corpus.yaml", {"corpus": MINIMAL["corpus"], "training": {"epochs": 2, "seed": 9}})
-        write(tmp_path / "parts" / "bags.yaml", {"bags": {"ratios": [0.2, 0.4]}, "training": {"seed": 8}})
+        write(tmp_path / "parts" / "corpus.yaml", {"corpus": MINIMAL["corpus"], "training": {"epochs": 2, "negatives": 9}})
+        write(tmp_path / "parts" / "bags.yaml", {"bags": {"ratios": [0.2, 0.4]}, "training": {"negatives": 8}})
         path = write(
             tmp_path / "run.yaml",
             {"extends": ["parts/corpus.yaml", "parts/bags.yaml"], "name": "run", "training": {"epochs": 5}}
@@ -203,7 +203,7 @@ class TestExtends:
         )
         config = load_config(RunConfig, path, ["training.batch_size=8"])
         assert config.corpus.datasets[0].name == "a"
-        assert (config.training.epochs, config.training.seed, config.training.batch_size) == (5, 8, 8)
+        assert (config.training.epochs, config.training.negatives, config.training.batch_size) == (5, 8, 8)
         assert config.bags.ratios == (1.0,)
 
     def test_paths_count_from_the_file_that_names_them(self, tmp_path: Path) -> None:
