@@ -49,8 +49,8 @@ class Unit:
         return 0 < self.last.total <= self.last.done
 
     def take(self, event: Event, now: float) -> None:
-        """Take in an event; a unit that falls back, after a restart, measures its rate anew."""
-        if event.done < self.last.done:
+        """Take in an event; a unit that falls back after a restart, or only now starts, measures its rate anew."""
+        if event.done < self.last.done or event.total != self.last.total:
             self.samples.clear()
         self.samples.append((now, event.done))
         while self.samples[0][0] < now - RATE_WINDOW_S and len(self.samples) > 2:
@@ -299,4 +299,4 @@ def _scores(rows: Sequence[Mapping[str, object]], name: str) -> list[float]:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -109,9 +109,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def quiet_ray() -> None:
     """Silence Ray's libraries below errors; ``cluster.verbose=true`` leaves them alone."""
+    context = ray.data.DataContext.get_current()  # imports ray.data, which sets its own log levels
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
 

@@ -182,15 +182,15 @@ def test_scores_are_aligned_text_when_not_on_a_terminal():
         "",
         "model   in-domain  tasks  out-of-domain",
         "------  ---------  -----  -------------",
-        "base       0.5000      3",
-        "merged     0.6250      3         0.2500",
+        "base         0.50      3",
+        "merged       0.62      3           0.25",
     ]
 
 
 def test_the_best_of_a_column_is_bold_on_a_terminal():
     console = terminal()
     render_table(ROWS, "Scores", console)
-    assert re.findall(r"\x1b\[1m *([\d.]+)", text(console)) == ["0.6250"]
+    assert re.findall(r"\x1b\[1m *([\d.]+)", text(console)) == ["0.62"]
 
 
 def test_a_table_without_rows_is_its_title():

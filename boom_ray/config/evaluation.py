@@ -18,6 +18,7 @@ class TaskConfig(Section):
     path: str | None = Field(None, description="folder with the task's files, or embedded:NAME; null: mteb's task NAME")
     type: EvalType | None = Field(None, description="form of the folder; needed with path")
     split: str = Field("test", description="split to evaluate")
+    subsets: tuple[str, ...] = Field((), description="subsets (languages) of mteb's task to evaluate; empty: all")
     instruction: str = Field("", description="instruction of the queries, put into the model's query_template")
     score_range: tuple[float, float] = Field((0.0, 5.0), description="lowest and highest score of an sts folder")
     max_clustered: int = Field(
@@ -33,6 +34,8 @@ class TaskConfig(Section):
     def _folder_has_type(self) -> Self:
         if self.path is not None and self.type is None:
             raise ValueError(f"task {self.name}: a folder needs its type")
+        if self.path is not None and self.subsets:
+            raise ValueError(f"task {self.name}: a folder has no subsets")
         if self.score_range[0] >= self.score_range[1]:
             raise ValueError(f"task {self.name}: score_range must be [lowest, highest] with lowest < highest")
         return self

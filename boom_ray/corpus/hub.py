@@ -68,7 +68,7 @@ def load(path: str, subset: str, split: str) -> Any:
         offline = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0") else "the network"
         raise DataError(
             f"The Hugging Face dataset {path} (subset {subset or 'default'}, split {split}) cannot be loaded: "
-            f"{first_line} Check its name and {offline}, download it beforehand on every node, or give a local folder as source."
+            f"{first_line} Check its name and {offline}, download it beforehand on every node, or give a local folder."
         ) from error
 
 

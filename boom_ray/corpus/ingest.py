@@ -133,8 +133,12 @@ def _make(
     progress.expect({plan.key: len(own) for plan, own in zip(plans, pieces, strict=True)})
     staged = stage(store, read_plans, [piece for own in pieces for piece in own], progress.fragments)
     sealing = Sealing(store, staged, model, held_out)
-    parts = _seal_all(sealing, [_seal_plan(plan, config) for plan in plans], progress)
-    made = {plan.key: _commit(store, plan, staged, parts[plan.key], report) for plan in plans}
+    try:
+        parts = _seal_all(sealing, [_seal_plan(plan, config) for plan in plans], progress)
+        made = {plan.key: _commit(store, plan, staged, parts[plan.key], report) for plan in plans}
+    except DataError:
+        staged.remove()  # the data must be changed, so it would not be found again
+        raise
     staged.remove()
     return made
 

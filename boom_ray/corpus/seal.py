@@ -18,7 +18,7 @@ from boom_ray.config import DatasetConfig
 from boom_ray.corpus.decontaminate import Bools, EvaluationTexts, overlaps
 from boom_ray.corpus.labels import Pools, contrast, make_pools
 from boom_ray.corpus.schema import EXAMPLES, TOKENS
-from boom_ray.corpus.staging import Stage
+from boom_ray.corpus.staging import Stage, no_space
 from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules, tokenize
 from boom_ray.errors import DataError
 from boom_ray.model.tokens import PART, TOKEN_FILE
@@ -94,6 +94,7 @@ def seal(sealing: Sealing, plan: SealPlan, bucket: str, pools: Pools | None) -> 
         figures: rows, what was left out, tokens, and the content hash.
 
     Raises:
+        StoreError: no space or no permission.
         FileNotFoundError: the staged files are gone and the store has no such part.
     """
     key = plan.part_key(bucket)
@@ -109,6 +110,8 @@ def seal(sealing: Sealing, plan: SealPlan, bucket: str, pools: Pools | None) -> 
         if found is None:
             raise
         return found
+    except OSError as error:
+        raise no_space(sealing.store, error) from error
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
 

@@ -28,7 +28,7 @@ from boom_ray.corpus.examples import Example, to_example
 from boom_ray.corpus.readers import BadRow, Reader
 from boom_ray.corpus.schema import EXAMPLES
 from boom_ray.corpus.sources import Fragment
-from boom_ray.errors import DataError
+from boom_ray.errors import DataError, StoreError
 from boom_ray.hashing import digest
 from boom_ray.store import Store
 
@@ -37,7 +37,7 @@ BUCKET_BYTES = 64 << 20
 MAX_BUCKETS = 512  # Arrow writes at most 1024 partitions at once
 COUNTS, REJECTS = "counts", "rejects"  # buckets of JSON rows instead of examples
 LABELLED, CONTRASTIVE = "labelled", "contrastive"  # counts of examples by form
-COMPLETE = "_complete"
+COMPLETE, ERRORS = "_complete", "_errors"
 STAGED = EXAMPLES.append(pa.field("dataset", pa.string())).append(pa.field("bucket", pa.string()))
 
 
@@ -176,10 +176,23 @@ class Stage:
         for table in self.tables(key, REJECTS, ["query"]):
             yield from table["query"].to_pylist()
 
+    def fail(self, fragment: int, error: DataError) -> None:
+        """Leave a fragment's error for the driver; the other fragments are not read then."""
+        self.store.fs.makedirs(f"{self.path}/{ERRORS}", exist_ok=True)
+        self.store.fs.pipe_file(f"{self.path}/{ERRORS}/{fragment:08d}", str(error).encode())
+
+    def first_error(self) -> DataError | None:
+        """The error of the first fragment that failed."""
+        for name in sorted(self.store.fs.glob(f"{self.path}/{ERRORS}/*")):
+            return DataError(self.store.fs.cat_file(name).decode())
+        return None
+
     def remove(self) -> None:
         """Delete the staged files; every part of them is in the store."""
         with contextlib.suppress(FileNotFoundError):
             self.store.fs.rm(self.path, recursive=True)
+        with contextlib.suppress(OSError):
+            self.store.fs.rmdir(self.path.rsplit("/", 1)[0])  # unless another run of the same datasets is there
 
 
 def stage(
@@ -202,13 +215,18 @@ def stage(
         return Stage(store, str(place).removesuffix(f"/{COMPLETE}"))
     _remove_abandoned(store, root)
     result = Stage(store, f"{root}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    store.fs.makedirs(result.path, exist_ok=True)
     try:
+        store.fs.makedirs(result.path, exist_ok=True)
         with _watch(result, [plan.key for plan in plans], progress):
             _run(result, plans, pieces)
+        error = result.first_error()
+        if error is not None:
+            raise error
     except Exception as error:
         result.remove()
-        raise boom_ray.runtime.cause(error) from None
+        if isinstance(fault := boom_ray.runtime.cause(error), OSError):
+            raise no_space(store, fault) from error
+        raise
     with store.fs.open(f"{result.path}/{COMPLETE}", "wb") as stream:
         stream.write(b"1")
     return result
@@ -219,7 +237,12 @@ def _run(result: Stage, plans: list[ReadPlan], pieces: list[Fragment]) -> None:
 
     def read(batch: dict[str, Any]) -> Iterator[pa.Table]:
         for number in batch["fragment"].tolist():
-            yield from read_fragment(pieces[number], plans[pieces[number].dataset])
+            if result.first_error() is not None:
+                return
+            try:
+                yield from read_fragment(pieces[number], plans[pieces[number].dataset])
+            except DataError as error:  # Ray Data would log three tracebacks and add to the text
+                result.fail(number, error)
 
     rows = [{"fragment": number} for number in range(len(pieces))]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -229,6 +252,14 @@ def _run(result: Stage, plans: list[ReadPlan], pieces: list[Fragment]) -> None:
         partition_cols=["dataset", "bucket"],
         filesystem=pafs.LocalFileSystem() if result.store.is_local else filesystem,
         compression="lz4",
+    )
+
+
+def no_space(store: Store, error: OSError) -> StoreError:
+    """The error of a store that cannot be written; files that cannot be read are a `DataError` by now."""
+    return StoreError(
+        f"Writing the corpus under {store.root} failed: {error}. What was finished before is kept; free space or fix "
+        f"permissions and run the same command again."
     )
 
 

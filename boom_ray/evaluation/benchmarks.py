@@ -64,6 +64,10 @@ def _check_named(task: TaskConfig) -> int:
     if task.split not in found.eval_splits:
         splits = ", ".join(found.eval_splits)
         raise EvaluationError(f"mteb's task {task.name} has no split {task.split}; set split to one of: {splits}.")
+    unknown = set(task.subsets) - set(found.hf_subsets)
+    if unknown:
+        known = ", ".join(found.hf_subsets)
+        raise EvaluationError(f"mteb's task {task.name} has no subset {min(unknown)}; set subsets to some of: {known}.")
     return 1 << 62
 
 
@@ -84,6 +88,8 @@ def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> d
     }
     if task.path is not None:
         spec |= {"type": task.type, "language": task.language, "data": _digests(task)}
+    if task.subsets:
+        spec["subsets"] = sorted(task.subsets)
     if task.type == "sts":
         spec["score_range"] = list(task.score_range)
     if task.type == "clustering":

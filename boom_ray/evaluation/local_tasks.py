@@ -58,7 +58,7 @@ def load_task(task: TaskConfig, seed: int, revision: str = "local") -> AbsTask:
 
 
 def named_task(task: TaskConfig, seed: int) -> AbsTask:
-    """Mteb's own task, restricted to the configured split; its data is loaded when it is evaluated."""
+    """Mteb's own task, restricted to the configured split and subsets; its data is loaded when it is evaluated."""
     try:
         cls = type(mteb.get_task(task.name))
     except KeyError as error:
@@ -67,7 +67,7 @@ def named_task(task: TaskConfig, seed: int) -> AbsTask:
     if task.split not in found.metadata.eval_splits:
         splits = ", ".join(found.metadata.eval_splits)
         raise EvaluationError(f"mteb's task {task.name} has no split {task.split}; set split to one of: {splits}.")
-    return found.filter_eval_splits([task.split])
+    return found.filter_languages(None, hf_subsets=task.subsets or None).filter_eval_splits([task.split])
 
 
 def local_task(task: TaskConfig, data: FolderData, seed: int, revision: str = "local") -> AbsTask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,6 @@ class Recorder:
         rows = counts_table(corpus)
         run.table("counts", rows)
         run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
-        run.end()
         self._table(rows, "Corpus: examples per dataset")
 
     def bags(self, bags: Mapping[str, Artifact], shared: Overlap) -> None:
@@ -76,7 +76,6 @@ class Recorder:
         run.table("bags", rows)
         run.metrics({"coverage": shared.coverage})
         run.figure("bag_overlap.png", bag_overlap(list(shared.names), shared.shared.tolist()))
-        run.end()
 
     def expect(self, jobs: Sequence[MemberJob]) -> None:
         """Open the members' runs, so that figures find them while training goes on."""
@@ -98,7 +97,6 @@ class Recorder:
                 now = int(time.time() * 1000)
                 run.history([("loss", loss, step, now) for step, loss in curve])
             run.params({key: member.figures[key] for key in ("steps", "examples", "seconds")})
-            run.end()
         self.parent.figure("loss_curves.png", loss_curves(curves))
 
     def merge(self, merged: Artifact) -> None:
@@ -106,7 +104,6 @@ class Recorder:
         run = self.child("merge", "merge", _lineage(merged))
         run.params(merged.spec | {"weights_used": merged.figures["weights"]})
         run.metrics({name: float(merged.figures[name]) for name in ("tensors", "parameters", "bytes_read")})
-        run.end()
 
     def finish(self, result: Result) -> None:
         """Scores, pictures, the model with its card, and the last words on the screen."""
@@ -114,28 +111,39 @@ class Recorder:
         self._scores(result, rows)
         card = model_card(self._card(result, rows))
         released = release(self.space.store, result.merged, card)
-        folder = released.local() / MODEL
+        folder = self._link(released.local() / MODEL)
         self.parent.text("model_card.md", card)
         self.parent.note(card.split("---\n", 2)[-1])
         self.parent.tags({"model": str(folder), "release": released.key})
         if self.config.tracking.log_model:
-            self.parent.model(folder, "model", self.config.tracking.register_as)
+            self.parent.model(released.local() / MODEL, "model", self.config.tracking.register_as)
         self.parent.metrics({"wall_seconds": time.monotonic() - self.started})
-        self.parent.end("FAILED" if result.evaluation.failures else "FINISHED")
+        for run in [*self._children.values(), self.parent]:
+            run.end("FAILED" if run is self.parent and result.evaluation.failures else "FINISHED")
         self.space.tracker.flush()
         self._summary(result, rows, folder)
+
+    def _link(self, folder: Path) -> Path:
+        """A path that people can remember, ``<store>/models/<name of the run>``, where the store is a directory."""
+        if not self.space.store.is_local:
+            return folder
+        link = Path(self.space.store.root) / "models" / self.config.name
+        link.parent.mkdir(exist_ok=True)
+        fresh = link.with_name(f".{link.name}-{os.getpid()}")
+        fresh.symlink_to(os.path.relpath(folder, link.parent))
+        fresh.replace(link)
+        return link
 
     def _scores(self, result: Result, rows: list[Row]) -> None:
         run = self.child("scores", "scores")
         scores = result.evaluation.scores
         groups = group_tasks(scores)
-        for row in rows:
+        for row in rows:  # the same names on every model's run, so that MLflow's charts compare models
             name = str(row["model"])
-            target = self._children.get(f"member {name}", self.parent if name == "merged" else run)
-            values = {key: float(value) for key, value in row.items() if isinstance(value, float)}
-            target.metrics({f"score/{key}": value for key, value in values.items()})
-            means = {f"{group}/{name}": values[group] for group in groups if group in values}
-            self.parent.metrics(means)
+            values = {f"scores/{key}": value for key, value in row.items() if isinstance(value, float)}
+            self._run_of(name).metrics(values)
+            if name == "merged":
+                self.parent.metrics(values)
         run.table("scores", [dict(row) for row in rows])
         run.text("scores.md", markdown(rows))
         self.parent.table("scores", [dict(row) for row in rows])
@@ -143,7 +151,11 @@ class Recorder:
             difference = gains(scores, "merged", result.baseline)
             bars = [(task, group, difference[task]) for group, tasks in groups.items() for task in tasks]
             self.parent.figure("gain_over_baseline.png", task_gains(bars))
-        run.end()
+
+    def _run_of(self, model: str) -> Run:
+        """The run that holds a model's scores."""
+        names = {"base": ("base", "base"), "merged": ("merge", "merge")}
+        return self.child(*names.get(model, ("member", f"member {model}")))
 
     def _card(self, result: Result, rows: list[Row]) -> CardFacts:
         weights = result.merged.figures["weights"]

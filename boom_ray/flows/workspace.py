@@ -56,9 +56,19 @@ def workspace(store: str, tracking: TrackingConfig, ray: ClusterConfig) -> Itera
         tracker = stack.enter_context(Tracker.open(tracking, opened.root))
         stack.enter_context(cluster(ray))
         progress = stack.enter_context(Progress())
-        if not ray.verbose:
-            logging.getLogger("boom_ray").setLevel(logging.WARNING)
+        stack.enter_context(_logging_to(progress.log_handler()))
         yield Workspace(opened, tracker, progress, {})
+
+
+@contextlib.contextmanager
+def _logging_to(handler: logging.Handler) -> Iterator[None]:
+    """Let log records go through the progress table, which lines on standard error would break."""
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, [handler]
+    try:
+        yield
+    finally:
+        root.handlers = before
 
 
 def store_root(store: str) -> str:
