@@ -86,12 +86,17 @@ class EmbeddedConfig(Section):
         description="packages whose functions are trained on; held-out functions of them are the in-domain tests",
     )
     out_of_domain: tuple[str, ...] = Field(
-        ("ray", "mlflow", "transformers", "networkx", "sqlalchemy"),
+        ("ray", "mlflow", "transformers", "networkx", "sqlalchemy", "sympy", "matplotlib"),
         description="packages never trained on, for the out-of-domain tests",
     )
     train_examples: int = Field(4000, ge=64, description="most training examples per dataset; examples")
+    negatives: int = Field(4, ge=0, description="most hard negatives per retrieval example, of the same module; texts")
     test_queries: int = Field(200, ge=10, description="queries or texts per test set; texts")
-    test_corpus: int = Field(1000, ge=20, description="passages per retrieval test set; texts")
+    test_corpus: int = Field(400, ge=20, description="passages per retrieval test set; texts")
+    max_characters: int = Field(500, ge=80, description="longest text; characters, cut at a word")
+    source_mb: float = Field(
+        6.0, gt=0, description="most source read per package, files chosen by keyed hash; 10^6 bytes"
+    )
 
 
 class CorpusConfig(Section):

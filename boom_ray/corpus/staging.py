@@ -153,9 +153,15 @@ class Stage:
         return [name for name in names if name not in {COUNTS, REJECTS}]
 
     def read(self, key: str, bucket: str, columns: list[str] | None = None) -> pa.Table:
-        """All rows of a bucket, in no particular order."""
-        tables = [table for table in self.tables(key, bucket, columns) if table.num_rows]
-        return pa.concat_tables(tables) if tables else EXAMPLES.empty_table().select(columns or EXAMPLES.names)
+        """All rows of a bucket, in no particular order.
+
+        Raises:
+            FileNotFoundError: the staged files are gone.
+        """
+        tables = list(self.tables(key, bucket, columns))
+        if not tables:
+            raise FileNotFoundError(f"{self.path}/dataset={key}/bucket={bucket}")
+        return pa.concat_tables(tables)
 
     def tables(self, key: str, bucket: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The files of a bucket, one after the other; in the order of their fragments."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tests.corpus.conftest import dataset, write_jsonl
 @given(size=st.integers(1, 10**6), piece=st.integers(1, 10**6))
 def test_fragments_cover_a_file_without_gap_or_overlap(size, piece):
     cut = fragments([SourceFile("f.jsonl", "jsonl", size)], 3, piece) if size / piece < 1000 else []
-    for before, after in zip(cut, cut[1:], strict=False):
+    for before, after in itertools.pairwise(cut):
         assert before.end == after.start
     if cut:
         assert (cut[0].start, cut[-1].end, cut[0].dataset) == (0, size, 3)

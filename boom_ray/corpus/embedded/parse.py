@@ -1,6 +1,6 @@
 """Python source to records, read with `ast` and never imported.
 
-One record per documented function or class, and one per comment, error message and log message; each names the
+One record per documented function or class, and one per comment and error message; each names the
 function it is in (its owner), because training and test sets are split by owner.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from boom_ray.corpus.embedded.docstrings import parse_docstring, plain
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "warn": "warning", "error": "error"}
 LONGEST = 4000  # characters of a text before sampling; what is longer was never read to its end by an encoder anyway
+_NEW_LINE = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"^\s*#+[:!]?\s?")
 _TOOL_COMMENT = re.compile(
     r"noqa|type:|pragma|pylint|mypy|TODO|FIXME|XXX|HACK|fmt:|isort|copyright|licen[sc]e|https?:|^[^a-zA-Z]*$|[-=*#]{4,}",
@@ -46,13 +47,13 @@ class Function:
 
 @dataclass(frozen=True)
 class Note:
-    """A short text inside a function: ``kind`` is ``comment``, ``error`` or ``log``.
+    """A short text inside a function: ``kind`` is ``comment`` or ``error``.
 
     Attributes:
-        owner: id of the function, or of its module.
+        owner: id of the function.
         kind: what it is.
         text: the comment or message, ``{}`` for the parts that are filled in.
-        answer: the code that follows the comment, the exception's name, or the log level.
+        answer: the code that follows the comment, or the exception's name.
     """
 
     owner: str
@@ -67,10 +68,12 @@ Record = Function | Note
 def parse_source(source: str, module: str) -> list[Record]:
     """All records of one module; empty when the source is not valid for this Python version."""
     try:
-        tree = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in somebody else's strings
+            tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return []
-    lines = source.splitlines()
+    lines = _NEW_LINE.split(source)  # as Python counts lines; str.splitlines also ends them at form feeds
     return list(_walk(tree, module, "", lines))
 
 
@@ -100,7 +103,10 @@ def _function(node: Definition, owner: str, lines: list[str]) -> Iterator[Functi
 
 
 def _code(node: Definition, lines: list[str]) -> str:
-    """Source from the ``def`` line on, without docstring, comment lines and blank lines."""
+    """Source from the ``def`` line on, without docstring, comment lines and blank lines; its name becomes ``f``.
+
+    A name such as ``compute_mean`` would answer "Compute the mean" without a look at the code.
+    """
     docstring = node.body[0]
     last = node.end_lineno or node.lineno
     hidden = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
@@ -109,26 +115,17 @@ def _code(node: Definition, lines: list[str]) -> str:
         for number in range(node.lineno, min(last, node.lineno + 200) + 1)
         if number not in hidden and lines[number - 1].strip() and not lines[number - 1].lstrip().startswith("#")
     ]
-    return textwrap.dedent("\n".join(kept))
+    return re.sub(rf"\b{node.name}\b", "f", textwrap.dedent("\n".join(kept)))
 
 
 def _messages(node: Definition, owner: str) -> Iterator[Note]:
-    """Messages of ``raise Error("…")`` and ``logger.level("…")``."""
+    """Messages of ``raise SomeError("…")``."""
     for inner in ast.walk(node):
-        if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call):
+        if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call) and inner.exc.args:
             name = _last_name(inner.exc.func)
-            if name.endswith(("Error", "Exception")):
-                yield from _message(inner.exc, owner, "error", name)
-        elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
-            level = LOG_LEVELS.get(inner.func.attr)
-            if level and "log" in _last_name(inner.func.value).lower():
-                yield from _message(inner, owner, "log", level)
-
-
-def _message(call: ast.Call, owner: str, kind: str, answer: str) -> Iterator[Note]:
-    text = plain(literal_text(call.args[0])) if call.args else ""
-    if text:
-        yield Note(owner, kind, text[:LONGEST], answer)
+            text = plain(literal_text(inner.exc.args[0]))
+            if text and name.endswith(("Error", "Exception")):
+                yield Note(owner, "error", text[:LONGEST], name)
 
 
 def literal_text(node: ast.expr) -> str:

@@ -13,7 +13,7 @@ _WORDS = re.compile(r"[^\W_]+")
 TRANSPARENT = frozenset({"core", "_core", "algorithms", "models", "_internal", "_private", "modules", "v2"})
 GENERIC = frozenset({"util", "utils", "utilities", "base", "common", "lib", "compat", "misc", "exc", "errors", "types"})
 ANY_NAME = frozenset({"args", "kwargs", "params", "data", "name", "value", "values", "obj", "input", "output", "key"})
-CHECKS = frozenset({"AssertionError", "Exception", "RuntimeError", "Error"})
+CATCH_ALL = frozenset({"AssertionError", "Exception", "RuntimeError", "Error"})
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,12 @@ def comment_pairs(notes: Iterable[Note], limit: int) -> list[Pair]:
     ]
 
 
-def message_labels(notes: Iterable[Note], kind: str, limit: int) -> list[Labelled]:
-    """Error message to exception class, or log message to level.
-
-    Catch-all classes (`CHECKS`), which say little about a message, are left out.
-    """
+def error_labels(notes: Iterable[Note], limit: int) -> list[Labelled]:
+    """Error message to the class of the exception; catch-all classes, which say little, are left out."""
     return [
         Labelled(note.owner, clip(note.text, limit), note.answer)
         for note in notes
-        if note.kind == kind and note.answer not in CHECKS and word_count(note.text) >= 4
+        if note.kind == "error" and note.answer not in CATCH_ALL and word_count(note.text) >= 4
     ]
 
 

@@ -17,7 +17,8 @@ STDLIB = "stdlib"
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML", "google": "protobuf"}
 SKIPPED = frozenset(
     "test tests testing site-packages dist-packages idlelib lib2to3 ensurepip turtledemo pydoc_data thirdparty_files "
-    "_vendor _vendored vendor externals extern __pycache__ conformance examples _examples benchmarks".split()
+    "_vendor _vendored vendor externals extern __pycache__ conformance examples _examples benchmarks conftest generated "
+    "estimator_checks".split()
 )
 SMALLEST, LARGEST = 400, 400_000  # bytes; shorter files hold no prose, longer ones are generated tables
 

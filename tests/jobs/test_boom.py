@@ -1,0 +1,78 @@
+"""jobs/boom.py as a user runs it: interrupted, killed, continued."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from boom_ray.config import RunConfig, load_config
+from boom_ray.flows.run import run
+from boom_ray.store import Store
+from tests.tiny_job import write_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+
+
+def start(config: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The job as a process of its own, with its own Ray."""
+    return subprocess.Popen(
+        [sys.executable, "jobs/boom.py", str(config), *overrides],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Wait until a member in training has left a checkpoint."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if list((folder / "store" / "training").glob("*/step*/progress.json")):
+            return
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint appeared")
+
+
+def member_fingerprints(folder: Path) -> set[str]:
+    store = Store(folder / "store")
+    keys = [path.parent.name for path in (folder / "store" / "member").glob("*/artifact.json")]
+    return {artifact.fingerprint for key in keys if (artifact := store.get("member", key)) is not None}
+
+
+@pytest.fixture
+def job(tmp_path) -> Path:
+    return write_job(tmp_path, rows=1600, training={"checkpoint_every": 10, "max_steps": 150})
+
+
+def test_a_killed_driver_and_an_interrupt_end_with_the_bytes_of_an_undisturbed_run(job, ray_cluster):
+    """kill -9 first, then Ctrl-C, then to the end; the members equal those of a calm run elsewhere."""
+    folder = job.parent
+    killed = start(job)
+    wait_for_checkpoint(folder, killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait(30)
+    interrupted = start(job)
+    time.sleep(1)
+    wait_for_checkpoint(folder, interrupted)
+    time.sleep(8)  # let it load models and continue before it is interrupted
+    interrupted.send_signal(signal.SIGINT)
+    output = interrupted.communicate(timeout=60)[0]
+    assert interrupted.returncode == 130, output
+    assert "Run the same command again to continue." in output
+    final = start(job)
+    output = final.communicate(timeout=240)[0]
+    assert final.returncode == 0, output
+    assert "continues at step" in output or "stored" in output
+    calm = load_config(RunConfig, job, [f"store={folder / 'calm' / 'store'}", "evaluation.in_domain=[]"])
+    assert run(calm) == 0
+    assert member_fingerprints(folder) == member_fingerprints(folder / "calm")
+    assert len(member_fingerprints(folder)) == 2
