@@ -194,9 +194,7 @@ class TestNoSpaceOrPermission:
         assert "Traceback" not in str(caught.value)
         assert list((Path(store.root) / "thing").iterdir()) == []
 
-    def test_a_full_disk_while_committing_is_a_store_error(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_full_disk_while_committing_is_a_store_error(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(path: Path, *arguments: Any, **options: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -215,8 +216,7 @@ def stage(
     Raises:
         DataError: a bad row or an unreadable file.
     """
-    root = f"{store.root if store.is_local else store.fs._strip_protocol(store.root)}/staging"
-    root = f"{root}/{digest([plan.key for plan in plans])}"
+    root = f"{fsspec.url_to_fs(store.root)[1]}/staging/{digest([plan.key for plan in plans])}"
     for place in store.fs.glob(f"{root}/*/{COMPLETE}"):
         return Stage(store, str(place).removesuffix(f"/{COMPLETE}"))
     _remove_abandoned(store, root)

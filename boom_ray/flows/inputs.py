@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from boom_ray.config import RunConfig
-
+from boom_ray.corpus.embedded import embedded_artifact
 from boom_ray.errors import ConfigError
 from boom_ray.events import Report
 from boom_ray.model.folder import max_sequence_length, prompts_digest, resolve_base, weights_fingerprint

@@ -194,7 +194,9 @@ def test_validate_wants_a_mapping() -> None:
 
 class TestExtends:
     def test_sections_are_merged_lists_replaced_and_the_file_wins(self, tmp_path: Path) -> None:
-        write(tmp_path / "parts" / "corpus.yaml", {"corpus": MINIMAL["corpus"], "training": {"epochs": 2, "negatives": 9}})
+        write(
+            tmp_path / "parts" / "corpus.yaml", {"corpus": MINIMAL["corpus"], "training": {"epochs": 2, "negatives": 9}}
+        )
         write(tmp_path / "parts" / "bags.yaml", {"bags": {"ratios": [0.2, 0.4]}, "training": {"negatives": 8}})
         path = write(
             tmp_path / "run.yaml",

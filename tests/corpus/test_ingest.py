@@ -44,7 +44,7 @@ def shards(folder: Path, rows: list, count: int) -> Path:
 
 
 def test_same_rows_same_bytes(tmp_path, ray_cluster, monkeypatch):
-    """One file or three, shuffled, with duplicates, in pieces of any size: one fingerprint, the same parts."""
+    """One file or three, the other way round, in pieces of any size: one fingerprint, the same parts."""
     monkeypatch.setattr(ingest_module, "bucket_count", lambda size: 4)
     results = []
     for number, (count, turn, piece) in enumerate([(1, 1, 32 << 20), (3, -1, 700)]):

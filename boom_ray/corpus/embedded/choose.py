@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -60,40 +60,50 @@ def sketch(text: str) -> tuple[int, ...]:
 
 
 class NearDuplicates:
-    """Texts seen so far, by sketch; says whether a new one is nearly the same as one of them."""
+    """Sketches seen so far; says whether a new one is nearly the same as one of them.
 
-    def __init__(self) -> None:
-        self._seen: dict[int, list[int]] = {}
-        self._sizes: list[int] = []
+    Two sketches that share the needed part share one of the rarest marks of each, so only those are indexed and looked
+    up: common word pairs would make every text a candidate.
 
-    def add(self, text: str) -> bool:
-        """Remember a text unless it is nearly a remembered one; True when it was new."""
-        marks = sketch(text)
-        common = Counter(index for mark in marks for index in self._seen.get(mark, ()))
-        for index, count in common.items():
-            if count * SKETCH >= SHARED * max(len(marks), self._sizes[index]):
+    Source: Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins in data cleaning", 2006 (prefix filter).
+    """
+
+    def __init__(self, frequency: Mapping[int, int]) -> None:
+        """Take the number of texts that hold each mark; any numbers are right, the true ones are fast."""
+        self._frequency = frequency
+        self._places: dict[int, list[int]] = {}
+        self._seen: list[frozenset[int]] = []
+
+    def add(self, marks: Sequence[int]) -> bool:
+        """Remember a sketch unless it is nearly a remembered one; True when it was new."""
+        needed = -(-len(marks) * SHARED // SKETCH)
+        rarest = sorted(marks, key=lambda mark: (self._frequency[mark], mark))[: len(marks) - needed + 1]
+        new = frozenset(marks)
+        candidates = {index for mark in rarest for index in self._places.get(mark, ())}
+        for index in candidates:
+            old = self._seen[index]
+            if len(new & old) * SKETCH >= SHARED * max(len(new), len(old)):
                 return False
-        for mark in marks:
-            self._seen.setdefault(mark, []).append(len(self._sizes))
-        self._sizes.append(len(marks))
+        for mark in rarest:
+            self._places.setdefault(mark, []).append(len(self._seen))
+        self._seen.append(new)
         return True
 
 
-def collapse(items: Iterable[T], texts: Callable[[T], Sequence[str]]) -> list[T]:
+def collapse(items: Sequence[T], texts: Callable[[T], Sequence[str]]) -> list[T]:
     """Keep the first of every group of near-duplicates; an item goes when any of its texts is nearly an earlier one.
 
     Args:
         items: in the order of preference.
         texts: the texts of an item, as many for each; compared with the texts of the same place.
     """
-    seen: list[NearDuplicates] = []
-    kept: list[T] = []
-    for item in items:
-        values = texts(item)
-        seen += [NearDuplicates() for _ in range(len(values) - len(seen))]
-        if all([known.add(text) for known, text in zip(seen, values, strict=True)]):
-            kept.append(item)
-    return kept
+    new = [True] * len(items)
+    for column in zip(*(texts(item) for item in items), strict=True):
+        sketches = [sketch(text) for text in column]
+        known = NearDuplicates(Counter(mark for marks in sketches for mark in marks))
+        for index, marks in enumerate(sketches):
+            new[index] &= known.add(marks)
+    return [item for item, kept in zip(items, new, strict=True) if kept]
 
 
 def spread(items: Iterable[T], group: Callable[[T], Hashable], most: int) -> list[T]:

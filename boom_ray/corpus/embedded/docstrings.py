@@ -23,6 +23,11 @@ _NUMPY_PARAMETER = re.compile(r"^\*{0,2}([A-Za-z_]\w*)(?:\s*:.*)?$")
 _GOOGLE_PARAMETER = re.compile(r"^\*{0,2}`{0,2}([A-Za-z_]\w*)`{0,2}\s*(?:\([^)]*\))?\s*:\s*(.*)$")
 PARAMETER_TITLES = frozenset({"parameters", "other parameters", "args", "arguments", "keyword args", "attributes"})
 PROSE_TITLES = frozenset({"", "notes", "note", "returns", "return", "yields", "warning", "warnings"})
+OTHER_TITLES = frozenset(
+    "example examples reference references raises raise warns shape usage methods todo callbacks inputs "
+    "outputs requirements".split()
+) | {"see also"}
+_TITLES = PARAMETER_TITLES | PROSE_TITLES | OTHER_TITLES
 _LICENCE = re.compile(r"copyright|licen[sc]ed? under|all rights reserved|redistribut", re.IGNORECASE)
 
 
@@ -62,6 +67,8 @@ def parse_docstring(raw: str) -> Docstring | None:
             prose += [f"{name}: {words}" for name, words in found]
         elif title in PROSE_TITLES:
             prose.append(plain("\n".join(lines)))
+    if not head[0]:
+        return None
     return Docstring(
         summary=head[0].rstrip(". "),
         description=" ".join(part for part in prose if part),
@@ -101,17 +108,24 @@ def _sections(lines: list[str]) -> list[tuple[str, list[str]]]:
     sections: list[tuple[str, list[str]]] = [("", [])]
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else ""
-        google = _GOOGLE_TITLE.match(line)
+        google = _google_title(line)
         field = _SPHINX_FIELD.match(line)
         if line and _RULE.match(following) and not _RULE.match(line):
             sections.append((line.strip().lower(), []))
         elif google:
-            sections.append((google.group(1).strip().lower(), []))
+            sections.append((google, []))
         elif field:
             sections.append(_sphinx_section(field))
         elif not _RULE.match(line):
             sections[-1][1].append(line)
     return [(title, inspect.cleandoc("\n" + "\n".join(body)).splitlines()) for title, body in sections]
+
+
+def _google_title(line: str) -> str | None:
+    """The title in ``Title:``, if it is a known one; other lines that end with a colon are prose."""
+    match = _GOOGLE_TITLE.match(line)
+    title = match.group(1).strip().lower() if match else ""
+    return title if title and title in _TITLES else None
 
 
 def _sphinx_section(field: re.Match[str]) -> tuple[str, list[str]]:

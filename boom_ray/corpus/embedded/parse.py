@@ -17,6 +17,8 @@ from boom_ray.corpus.embedded.docstrings import parse_docstring, plain
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 LONGEST = 4000  # characters of a text before sampling; what is longer was never read to its end by an encoder anyway
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+_DEFINED_NAME = re.compile(r"(?<=def )\w+")
 _NEW_LINE = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"^\s*#+[:!]?\s?")
 _TOOL_COMMENT = re.compile(
@@ -115,17 +117,26 @@ def _code(node: Definition, lines: list[str]) -> str:
         for number in range(node.lineno, min(last, node.lineno + 200) + 1)
         if number not in hidden and lines[number - 1].strip() and not lines[number - 1].lstrip().startswith("#")
     ]
-    return re.sub(rf"\b{node.name}\b", "f", textwrap.dedent("\n".join(kept)))
+    text = _DEFINED_NAME.sub("f", textwrap.dedent("\n".join(kept)), count=1)
+    return re.sub(rf"\b{node.name}\b", "f", text) if node.name in text else text
 
 
 def _messages(node: Definition, owner: str) -> Iterator[Note]:
     """Messages of ``raise SomeError("…")``."""
-    for inner in ast.walk(node):
+    for inner in _statements(node):
         if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call) and inner.exc.args:
             name = _last_name(inner.exc.func)
             text = plain(literal_text(inner.exc.args[0]))
             if text and name.endswith(("Error", "Exception")):
                 yield Note(owner, "error", text[:LONGEST], name)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements inside a definition; several times as fast as `ast.walk`, which visits every expression."""
+    for block in _BLOCKS:
+        for inner in getattr(node, block, ()):
+            yield inner
+            yield from _statements(inner)
 
 
 def literal_text(node: ast.expr) -> str:

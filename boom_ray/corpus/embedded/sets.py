@@ -20,7 +20,7 @@ from boom_ray.corpus.embedded.rows import Labelled, Pair
 HELD_OUT = 0.25  # share of the functions of the packages trained on that only tests see
 CANDIDATES = 9  # wrong passages per reranking query
 PROBE = 16  # texts per label that train the linear probe of a classification test
-FEWEST = 8  # texts a label needs in the test set
+FEWEST = 5  # texts a label needs in the test set
 T = TypeVar("T", Pair, Labelled)
 
 
@@ -86,7 +86,7 @@ def _add_labelled(sets: Sets, inside: Sequence[Record], outside: Sequence[Record
     probe = _add_train_and_test(sets, "errors", errors, 8, config, probe=PROBE)
     sets.tests["errors"]["train.jsonl"] = forms.labelled_rows(probe)
     _add_train_and_test(sets, "topics", topics, 24, config)
-    _add_train_and_test(sets, "parameters", parameters, 24, config)
+    _add_train_and_test(sets, "parameters", parameters, 40, config)
     sets.tests["new-errors"] = _new_classification(errors.outside, 8, config)
     new = forms.balanced(topics.outside, 24, FEWEST, max(1, config.test_queries // 24))
     sets.tests["new-topics"] = {"test.jsonl": forms.labelled_rows(new)}
@@ -105,7 +105,7 @@ def _add_train_and_test(
     reserved = forms.balanced(candidates, labels, 1, probe) if probe else []
     held = set(reserved)
     train = [row for row in candidates if row not in held]
-    most = max(1, 2 * config.train_examples // max(1, len(known)))
+    most = max(1, config.train_examples // max(1, len(known)))
     chosen = forms.balanced(train, labels, 1, most)[: config.train_examples]
     sets.train[name] = forms.labelled_rows(chosen)
     sets.tests[name] = {"test.jsonl": forms.labelled_rows(test)}
