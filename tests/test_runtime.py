@@ -162,9 +162,9 @@ def test_no_cluster_at_the_address_is_a_config_error(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(ConfigError, match=r"joined at 10.0.0.1:6379: Could not find .* cluster.address"):
-        with runtime.cluster(ClusterConfig(address="10.0.0.1:6379")):
-            raise AssertionError("not reached")
+    match = r"joined at 10.0.0.1:6379: Could not find .* cluster.address"
+    with pytest.raises(ConfigError, match=match), runtime.cluster(ClusterConfig(address="10.0.0.1:6379")):
+        raise AssertionError("not reached")
 
 
 def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:

@@ -91,12 +91,21 @@ class EmbeddedConfig(Section):
     )
     train_examples: int = Field(4000, ge=64, description="most training examples per dataset; examples")
     negatives: int = Field(4, ge=0, description="most hard negatives per retrieval example, of the same module; texts")
-    test_queries: int = Field(200, ge=10, description="queries or texts per test set; texts")
+    test_queries: int = Field(
+        200, ge=10, description="queries per retrieval test set; tests of labels and pairs have twice as many texts"
+    )
     test_corpus: int = Field(400, ge=20, description="passages per retrieval test set; texts")
     max_characters: int = Field(500, ge=80, description="longest text; characters, cut at a word")
     source_mb: float = Field(
         6.0, gt=0, description="most source read per package, files chosen by keyed hash; 10^6 bytes"
     )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        both = sorted(set(self.in_domain) & set(self.out_of_domain))
+        if both:
+            raise ValueError(f"a package is either in_domain or out_of_domain; in both: {', '.join(both)}")
+        return self
 
 
 class CorpusConfig(Section):

@@ -135,6 +135,8 @@ class Recorder:
         return link
 
     def _scores(self, result: Result, rows: list[Row]) -> None:
+        if not rows:  # no evaluation is configured
+            return
         run = self.child("scores", "scores")
         scores = result.evaluation.scores
         groups = group_tasks(scores)
@@ -178,8 +180,11 @@ class Recorder:
         )
 
     def _summary(self, result: Result, rows: Sequence[Row], folder: Path) -> None:
-        self._table([_means(row, result.baseline) for row in rows], "Scores, mean over tasks (100 = perfect)")
-        self._table(_by_task(rows), "Scores by task")
+        if rows:
+            self._table([_means(row, result.baseline) for row in rows], "Scores, mean over tasks (100 = perfect)")
+            self._table(_by_task(rows), "Scores by task")
+        else:
+            self.space.progress.say("No scores: the configuration has no evaluation tasks.")
         lines = [
             f"The merged model: {folder}",
             "    from sentence_transformers import SentenceTransformer",

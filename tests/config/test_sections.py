@@ -90,5 +90,5 @@ def test_units_are_given_where_a_number_has_one() -> None:
     for section in SECTIONS:
         for name, info in section.model_fields.items():
             if pattern.search(name):
-                units = ("GiB", "MiB", "MB", "tokens", "CPU", "GPU")
+                units = ("GiB", "MiB", "bytes", "tokens", "CPU", "GPU")
                 assert any(unit in (info.description or "") for unit in units), f"{section.__name__}.{name}"

@@ -15,16 +15,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from tests.evaluation.task_folders import sentences, write_jsonl, write_task
-from tests.tiny_model import make_tiny_model
+from boom_ray.store import MANIFEST
+from tests.tiny_job import write_job
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-STEPS = 600  # some ten seconds: long enough to be stopped in the middle
+STEPS = 300
 
 
 def free_ports(count: int) -> list[int]:
@@ -128,42 +128,24 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The configuration of a job with two datasets of a few hundred rows, a tiny model and two test sets."""
-    folder = tmp_path_factory.mktemp("job")
-    texts = sentences(240)
-    rows = [{"query": f"where is {text.split()[1]} {n}", "pos": [text]} for n, (text, _) in enumerate(texts)]
-    write_jsonl(folder / "search.jsonl", rows)
-    write_jsonl(folder / "topics.jsonl", [{"text": f"{text} and so on", "label": topic} for text, topic in texts])
-    tests = [write_task(folder / "passages", "retrieval"), write_task(folder / "similar", "sts")]
-    config = {
-        "name": "tiny",
-        "model": {"base": str(make_tiny_model(folder / "base"))},
-        "corpus": {
-            "max_query_tokens": 16,
-            "max_passage_tokens": 16,
-            "datasets": [
-                {"name": "search", "source": str(folder / "search.jsonl"), "task_type": "retrieval"},
-                {"name": "topics", "source": str(folder / "topics.jsonl"), "task_type": "classification"},
-            ],
-        },
-        "bags": {"ratios": [0.5, 1.0]},
-        "training": {
-            "batch_size": 16,
-            "negatives": 2,
-            "epochs": 100,
-            "max_steps": STEPS,
-            "precision": "float32",
-            "checkpoint_every": 20,
-            "micro_batch_tokens": 256,
-            "resources": {"memory_gb_per_worker": 0.1},
-        },
-        "evaluation": {
-            "in_domain": [tests[0].model_dump(mode="json")],
-            "out_of_domain": [tests[1].model_dump(mode="json")],
-            "actors": 1,
-        },
-        "tracking": {"log_model": False},
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return path
+    """The configuration of a tiny job that trains long enough to be stopped in the middle.
+
+    Without decontamination, so that the same members come out of a job without evaluation.
+    """
+    return write_job(
+        tmp_path_factory.mktemp("job"),
+        rows=1600,
+        corpus={"decontaminate": False},
+        training={"batch_size": 8, "max_steps": STEPS, "checkpoint_every": 10, "log_every": 50},
+        tracking={"log_model": False},
+    )
+
+
+def checkpoints(store: Path) -> list[Path]:
+    """Checkpoints of members in training, by their progress files."""
+    return list((store / "training").glob("*/step*/progress.json"))
+
+
+def artifacts(store: Path, kind: str) -> list[dict[str, Any]]:
+    """Manifests of all finished artifacts of a kind."""
+    return [json.loads(path.read_text()) for path in sorted((store / kind).glob(f"*/{MANIFEST}"))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,8 +16,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from boom_ray.store import MANIFEST
-from tests.jobs.conftest import ROOT, STEPS, free_ports
+from tests.jobs.conftest import ROOT, STEPS, artifacts, checkpoints, free_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -47,7 +45,7 @@ def wait_for_training_node(nodes: list[Any], store: Path, job: subprocess.Popen[
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         assert job.poll() is None, job.communicate()[0]
-        if list(store.glob("training/*/checkpoint_*")):
+        if len(checkpoints(store)) > 1:
             (found,) = [node for node in nodes if trains(node)]
             return found
         time.sleep(0.05)
@@ -62,6 +60,7 @@ def test_the_job_ends_right_when_the_node_that_trains_is_lost(cluster: Cluster, 
         f"cluster.address={cluster.address}",
         "training.resources.cpus_per_worker=2",
         "bags.ratios=[1.0]",
+        "evaluation.in_domain=[]",
         "evaluation.out_of_domain=[]",
     ]
     command = [sys.executable, "jobs/boom.py", str(tiny_job), *overrides]
@@ -75,6 +74,6 @@ def test_the_job_ends_right_when_the_node_that_trains_is_lost(cluster: Cluster, 
         job.kill()
     assert job.returncode == 0, output
     assert "The merged model: " in output
-    (member,) = [json.loads(path.read_text()) for path in (tmp_path / "member").glob(f"*/{MANIFEST}")]
+    (member,) = artifacts(tmp_path, "member")
     assert member["figures"]["steps"] == STEPS
     assert 0 < member["figures"]["resumed_at"] < STEPS, "continued from a checkpoint on the node that was left"

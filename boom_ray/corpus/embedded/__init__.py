@@ -3,6 +3,6 @@
 Nothing is downloaded and nothing is imported: files are read with `ast` (DESIGN.md section 7).
 """
 
-from boom_ray.corpus.embedded.artifact import dataset_path, embedded_artifact, evaluation_path
+from boom_ray.corpus.embedded.artifact import embedded_artifact
 
-__all__ = ["dataset_path", "embedded_artifact", "evaluation_path"]
+__all__ = ["embedded_artifact"]

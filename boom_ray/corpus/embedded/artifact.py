@@ -9,7 +9,7 @@ from pathlib import Path
 
 from boom_ray.config.corpus import EmbeddedConfig
 from boom_ray.corpus.embedded.forms import write_rows
-from boom_ray.corpus.embedded.parse import Function, Record
+from boom_ray.corpus.embedded.parse import Function, package_of
 from boom_ray.corpus.embedded.read import read_sources
 from boom_ray.corpus.embedded.sets import Sets, make_sets
 from boom_ray.corpus.embedded.sources import Package, Source, find_package, package_files
@@ -17,7 +17,7 @@ from boom_ray.errors import DataError
 from boom_ray.events import Event, Report, silent
 from boom_ray.store import Artifact, Draft, Store
 
-VERSION = 1  # raise it when the same packages and configuration give other files
+VERSION = 3  # raise it when the same packages and configuration give other files
 Finder = Callable[[str], Package | None]
 
 
@@ -35,8 +35,8 @@ def embedded_artifact(
 ) -> Artifact:
     """Training datasets and test sets made from the text of installed packages.
 
-    The artifact holds ``train/<name>.jsonl`` and ``tests/<name>/``; `dataset_path` and `evaluation_path` find them. It depends
-    on the configuration and on the versions of Python and of the packages, and on nothing else.
+    The artifact holds ``train/<name>.jsonl`` and ``tests/<name>/``. It depends on the configuration and on the versions
+    of Python and of the packages, and on nothing else.
 
     Args:
         store: where the artifact is kept.
@@ -92,8 +92,8 @@ def build_embedded(draft: Draft, config: EmbeddedConfig, installed: Installed, r
     records = read_sources([*inside, *outside])
     names = {package.name for package in installed.in_domain}
     sets = make_sets(
-        [record for record in records if _package(record) in names],
-        [record for record in records if _package(record) not in names],
+        [record for record in records if package_of(record.owner) in names],
+        [record for record in records if package_of(record.owner) not in names],
         config,
     )
     counts, left_out = _write(draft.path, sets)
@@ -114,39 +114,9 @@ def build_embedded(draft: Draft, config: EmbeddedConfig, installed: Installed, r
     report(Event("corpus", "embedded text", total, total, figures={"rows": float(sum(counts.values()))}))
 
 
-def dataset_path(artifact: Artifact, name: str) -> Path:
-    """File of the training dataset ``embedded:<name>``.
-
-    Raises:
-        DataError: there is none of that name.
-    """
-    return _path(artifact, f"train/{name}.jsonl", "training dataset", name)
-
-
-def evaluation_path(artifact: Artifact, name: str) -> Path:
-    """Folder of the test set ``embedded:<name>``.
-
-    Raises:
-        DataError: there is none of that name.
-    """
-    return _path(artifact, f"tests/{name}", "test set", name)
-
-
-def _path(artifact: Artifact, relative: str, what: str, name: str) -> Path:
-    kind = relative.partition("/")[0]
-    known = sorted({file.split("/")[1].removesuffix(".jsonl") for file in artifact.files if file.startswith(f"{kind}/")})
-    if name not in known:
-        raise DataError(f"embedded:{name} is no {what}; there are {', '.join(known)}.")
-    return artifact.local() / relative
-
-
 def _sources(packages: Sequence[Package], config: EmbeddedConfig) -> list[Source]:
     budget = int(config.source_mb * 1e6)
     return [source for package in packages for source in package_files(package, budget, config.seed)]
-
-
-def _package(record: Record) -> str:
-    return record.owner.partition(":")[0].partition(".")[0]
 
 
 def _write(root: Path, sets: Sets) -> tuple[dict[str, int], list[str]]:

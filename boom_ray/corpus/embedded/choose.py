@@ -65,7 +65,7 @@ class NearDuplicates:
     Two sketches that share the needed part share one of the rarest marks of each, so only those are indexed and looked
     up: common word pairs would make every text a candidate.
 
-    Source: Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins in data cleaning", 2006 (prefix filter).
+    Source: Chaudhuri, Ganti, Kaushik, "A primitive operator for similarity joins in data cleaning", ICDE 2006.
     """
 
     def __init__(self, frequency: Mapping[int, int]) -> None:

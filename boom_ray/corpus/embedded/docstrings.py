@@ -13,7 +13,7 @@ _SENTENCE_END = re.compile(r"(?<=[a-z0-9)`\]'\"][.!?])\s+(?=[A-Z`(\"'])")
 _ROLE = re.compile(r":[a-zA-Z:+-]+:`~?\.?([^`<]*?)(?:\s*<[^`>]*>)?`")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]+>`_+")
 _TICKS = re.compile(r"``?([^`]*)``?_*")
-_DIRECTIVE = re.compile(r"^\s*\.\. [\w:-]+::.*$|^\s*:(?:no\w+|math|label|width|align|alt|header-rows):.*$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^\s*\.\. [\w:-]+::.*$|^\s*:(?:no\w+|math|label|width|align|alt):.*$", re.MULTILINE)
 _CITATION = re.compile(r"\[\w+\]_|\.\. \[\w+\]|\[\d+\]")
 _SPACE = re.compile(r"\s+")
 _RULE = re.compile(r"^[-=~]{3,}\s*$")
@@ -24,9 +24,9 @@ _GOOGLE_PARAMETER = re.compile(r"^\*{0,2}`{0,2}([A-Za-z_]\w*)`{0,2}\s*(?:\([^)]*
 PARAMETER_TITLES = frozenset({"parameters", "other parameters", "args", "arguments", "keyword args", "attributes"})
 PROSE_TITLES = frozenset({"", "notes", "note", "returns", "return", "yields", "warning", "warnings"})
 OTHER_TITLES = frozenset(
-    "example examples reference references raises raise warns shape usage methods todo callbacks inputs "
-    "outputs requirements".split()
-) | {"see also"}
+    {"example", "examples", "reference", "references", "see also", "raises", "raise", "warns", "shape", "usage"}
+    | {"methods", "todo", "callbacks", "inputs", "outputs", "requirements"}
+)
 _TITLES = PARAMETER_TITLES | PROSE_TITLES | OTHER_TITLES
 _LICENCE = re.compile(r"copyright|licen[sc]ed? under|all rights reserved|redistribut", re.IGNORECASE)
 

@@ -87,7 +87,7 @@ def retrieval_test(pairs: Sequence[Pair], queries: int, passages: int) -> Files:
 
 def reranking_test(pairs: Sequence[Pair], queries: int, candidates: int, seed: int) -> Files:
     """Each query with its answer and passages of the same module; modules that have too few are left out."""
-    rows = []
+    rows: list[Row] = []
     for pair, negative in zip(pairs, siblings(pairs, pairs, candidates, seed), strict=True):
         if len(negative) == candidates and len(rows) < queries:
             rows.append({"query": pair.query, "positive": [pair.positive], "negative": negative})

@@ -67,6 +67,11 @@ class Note:
 Record = Function | Note
 
 
+def package_of(owner: str) -> str:
+    """Package of an owner's id."""
+    return owner.partition(":")[0].partition(".")[0]
+
+
 def parse_source(source: str, module: str) -> list[Record]:
     """All records of one module; empty when the source is not valid for this Python version."""
     try:

@@ -14,14 +14,16 @@ from boom_ray.config.corpus import EmbeddedConfig
 from boom_ray.corpus.embedded import forms, rows
 from boom_ray.corpus.embedded.choose import collapse, shares, shuffled
 from boom_ray.corpus.embedded.forms import Files, Row
-from boom_ray.corpus.embedded.parse import Function, Note, Record
+from boom_ray.corpus.embedded.parse import Function, Note, Record, package_of
 from boom_ray.corpus.embedded.rows import Labelled, Pair
 
 HELD_OUT = 0.25  # share of the functions of the packages trained on that only tests see
 CANDIDATES = 9  # wrong passages per reranking query
+CLASSES, TOPICS = 8, 10  # labels of a classification and of a clustering test
+TRAINED_LABELS = 3  # times as many labels are trained on as are tested
 PROBE = 16  # texts per label that train the linear probe of a classification test
 FEWEST = 5  # texts a label needs in the test set
-T = TypeVar("T", Pair, Labelled)
+T = TypeVar("T", bound=Pair | Labelled)
 
 
 @dataclass(frozen=True)
@@ -76,50 +78,54 @@ def _add_retrieval(sets: Sets, inside: Sequence[Record], outside: Sequence[Recor
 
 def _add_labelled(sets: Sets, inside: Sequence[Record], outside: Sequence[Record], config: EmbeddedConfig) -> None:
     limit = config.max_characters
-    errors = _split(
-        rows.error_labels(_notes(inside), limit), rows.error_labels(_notes(outside), limit), config.seed
-    )
+    errors = _split(rows.error_labels(_notes(inside), limit), rows.error_labels(_notes(outside), limit), config.seed)
     topics = _split(
         rows.topic_labels(_functions(inside), limit), rows.topic_labels(_functions(outside), limit), config.seed
     )
     parameters = _split(rows.parameter_labels(_functions(inside), limit), [], config.seed)
-    probe = _add_train_and_test(sets, "errors", errors, 8, config, probe=PROBE)
+    probe = _add_train_and_test(sets, "errors", errors, CLASSES, config, probe=PROBE)
     sets.tests["errors"]["train.jsonl"] = forms.labelled_rows(probe)
-    _add_train_and_test(sets, "topics", topics, 24, config)
-    _add_train_and_test(sets, "parameters", parameters, 40, config)
-    sets.tests["new-errors"] = _new_classification(errors.outside, 8, config)
-    new = forms.balanced(topics.outside, 24, FEWEST, max(1, config.test_queries // 24))
+    _add_train_and_test(sets, "topics", topics, TOPICS, config)
+    _add_train_and_test(sets, "parameters", parameters, TOPICS, config)
+    sets.tests["new-errors"] = _new_classification(errors.outside, config)
+    new = forms.balanced(topics.outside, TOPICS, FEWEST, _per_label(TOPICS, config))
     sets.tests["new-topics"] = {"test.jsonl": forms.labelled_rows(new)}
 
 
 def _add_train_and_test(
     sets: Sets, name: str, parts: _Parts[Labelled], labels: int, config: EmbeddedConfig, probe: int = 0
 ) -> list[Labelled]:
-    """Add a labelled dataset and its test set, of the same labels.
+    """Add a labelled dataset and its test set, whose labels are some of those trained on.
 
-    The first ``probe`` texts of each label are kept out of training and returned.
+    The first ``probe`` texts of each label tested are kept out of training and returned.
     """
-    test = forms.balanced(parts.held_out, labels, FEWEST, max(1, config.test_queries // labels))
-    known = {row.label for row in test}
-    candidates = [row for row in parts.train if row.label in known]
-    reserved = forms.balanced(candidates, labels, 1, probe) if probe else []
-    held = set(reserved)
-    train = [row for row in candidates if row not in held]
-    most = max(1, config.train_examples // max(1, len(known)))
-    chosen = forms.balanced(train, labels, 1, most)[: config.train_examples]
-    sets.train[name] = forms.labelled_rows(chosen)
+    most = TRAINED_LABELS * labels
+    known = {row.label for row in forms.balanced(parts.train, most, probe + FEWEST, 1)}
+    held_out = [row for row in parts.held_out if row.label in known]
+    test = forms.balanced(held_out, labels, FEWEST, _per_label(labels, config))
+    tested = {row.label for row in test}
+    reserved = forms.balanced([row for row in parts.train if row.label in tested], labels, 1, probe) if probe else []
+    kept_out = set(reserved)
+    train = [row for row in parts.train if row.label in known and row not in kept_out]
+    chosen = forms.balanced(train, most, 1, max(1, config.train_examples // labels))
+    sets.train[name] = forms.labelled_rows(chosen[: config.train_examples])
     sets.tests[name] = {"test.jsonl": forms.labelled_rows(test)}
     return reserved
 
 
-def _new_classification(found: Sequence[Labelled], labels: int, config: EmbeddedConfig) -> Files:
+def _per_label(labels: int, config: EmbeddedConfig) -> int:
+    """Texts per label of a test set, which has twice as many texts as a retrieval test has queries."""
+    return max(FEWEST, 2 * config.test_queries // labels)
+
+
+def _new_classification(found: Sequence[Labelled], config: EmbeddedConfig) -> Files:
     """A classification test of packages never trained on; probe and test are of different functions."""
     places = shares([row.owner for row in found], config.seed, "probe")
     later = [row for row, place in zip(found, places, strict=True) if place >= 0.4]
-    test = forms.balanced(later, labels, FEWEST, max(1, config.test_queries // labels))
+    test = forms.balanced(later, CLASSES, FEWEST, _per_label(CLASSES, config))
     known = {row.label for row in test}
     early = [row for row, place in zip(found, places, strict=True) if place < 0.4 and row.label in known]
-    probe = forms.balanced(early, labels, 1, PROBE)
+    probe = forms.balanced(early, CLASSES, 1, PROBE)
     return {"train.jsonl": forms.labelled_rows(probe), "test.jsonl": forms.labelled_rows(test)}
 
 
@@ -137,12 +143,12 @@ def _add_unseen_tasks(sets: Sets, inside: Sequence[Record], outside: Sequence[Re
 def _split(inside: Sequence[T], outside: Sequence[T], seed: int) -> _Parts[T]:
     """Rows in hashed order without near-duplicates, those of ``inside`` first, divided by function."""
     ordered = [*shuffled(inside, _name, seed, "order"), *shuffled(outside, _name, seed, "order")]
-    packages = {_package(row) for row in inside}
+    packages = {package_of(row.owner) for row in inside}
     kept = collapse(ordered, _texts)
     places = shares([row.owner for row in kept], seed, "held-out")
     parts: _Parts[T] = _Parts([], [], [])
     for row, place in zip(kept, places, strict=True):
-        if _package(row) not in packages:
+        if package_of(row.owner) not in packages:
             parts.outside.append(row)
         else:
             (parts.held_out if place < HELD_OUT else parts.train).append(row)
@@ -155,10 +161,6 @@ def _name(row: Pair | Labelled) -> str:
 
 def _texts(row: Pair | Labelled) -> tuple[str, ...]:
     return (row.query, row.positive) if isinstance(row, Pair) else (row.text,)
-
-
-def _package(row: Pair | Labelled) -> str:
-    return row.owner.partition(".")[0].partition(":")[0]
 
 
 def _functions(records: Sequence[Record]) -> list[Function]:

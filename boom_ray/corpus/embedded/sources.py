@@ -14,11 +14,10 @@ import numpy as np
 from boom_ray.corpus.embedded.choose import ranks
 
 STDLIB = "stdlib"
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML", "google": "protobuf"}
 SKIPPED = frozenset(
-    "test tests testing site-packages dist-packages idlelib lib2to3 ensurepip turtledemo pydoc_data thirdparty_files "
-    "_vendor _vendored vendor externals extern __pycache__ conformance examples _examples benchmarks conftest generated "
-    "estimator_checks".split()
+    {"test", "tests", "testing", "conformance", "conftest", "estimator_checks", "benchmarks", "examples", "_examples"}
+    | {"site-packages", "dist-packages", "_vendor", "_vendored", "vendor", "externals", "extern", "thirdparty_files"}
+    | {"idlelib", "lib2to3", "ensurepip", "turtledemo", "pydoc_data", "generated", "__pycache__"}
 )
 SMALLEST, LARGEST = 400, 400_000  # bytes; shorter files hold no prose, longer ones are generated tables
 
@@ -58,12 +57,8 @@ def find_package(name: str) -> Package | None:
     found = importlib.util.find_spec(name) if name.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         return None
-    distribution = DISTRIBUTIONS.get(name, name)
-    try:
-        version = importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return Package(name, version.partition("+")[0], Path(next(iter(found.submodule_search_locations))))
+    version = _version(name)
+    return Package(name, version, Path(next(iter(found.submodule_search_locations)))) if version else None
 
 
 def package_files(package: Package, budget: int, seed: int) -> list[Source]:
@@ -82,6 +77,15 @@ def package_files(package: Package, budget: int, seed: int) -> list[Source]:
     order = np.argsort(ranks([source.module for source in sources], seed, "files"), kind="stable")
     sizes = np.array([source.path.stat().st_size for source in sources])[order]
     return [sources[index] for index in sorted(order[np.cumsum(sizes) <= budget])]
+
+
+def _version(name: str) -> str | None:
+    """Version of the distribution that brings a package, e.g. of scikit-learn for sklearn."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        distributions = importlib.metadata.packages_distributions().get(name)
+        return importlib.metadata.version(distributions[0]) if distributions else None
 
 
 def _source(path: Path, package: Package) -> Source | None:

@@ -69,7 +69,9 @@ def test_classes_have_no_code():
 def test_errors_and_comments():
     notes = [record for record in records() if isinstance(record, Note)]
     assert notes == [
-        Note("pack.mod:Shape.area", "comment", "secret words of a comment", "side = self.side  # kept\nreturn area(side)"),
+        Note(
+            "pack.mod:Shape.area", "comment", "secret words of a comment", "side = self.side  # kept\nreturn area(side)"
+        ),
         Note("pack.mod:Shape.grow", "error", "cannot grow by {} here", "ValueError"),
         Note(
             "pack.mod:Shape.grow",
