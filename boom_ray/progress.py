@@ -22,7 +22,15 @@ from boom_ray.events import Event
 
 LINE_EVERY_S = 5.0  # per unit, when not on a terminal
 RATE_WINDOW_S = 30.0
-SHOWN_FIGURES = {"pairs_per_s": "pairs/s", "rows_per_s": "rows/s", "mb_per_s": "MB/s"}
+# Of all figures that go to MLflow, those a person wants to see go by, and what they are called then.
+SHOWN_FIGURES = {
+    "loss": "loss",
+    "score": "score",
+    "pairs_per_s": "pairs/s",
+    "rows": "rows",
+    "rows_per_s": "rows/s",
+    "mb_per_s": "MB/s",
+}
 
 
 @dataclass
@@ -121,6 +129,8 @@ class Progress:
         was_finished = before is not None and unit.finished
         note = event.note if event.note != unit.last.note else ""
         unit.take(event, now)
+        if before is None and event.total == 1 and not (event.done or note):
+            return None  # a unit of one step is worth a line when it ends
         is_news = before is None or note or unit.finished != was_finished
         if not is_news and (unit.finished or now - unit.printed < LINE_EVERY_S):
             return None
@@ -156,8 +166,8 @@ class Progress:
     def _columns(self) -> list[str]:
         """Names of the figures of the units that are shown, at most three, the loss first."""
         shown = [unit for stage, units in self._stages.items() if not self._is_over(stage) for unit in units.values()]
-        names = list(dict.fromkeys(name for unit in shown for name in unit.last.figures))
-        return sorted(names, key=lambda name: name != "loss")[:3]
+        present = {name for unit in shown for name in unit.last.figures}
+        return [name for name in SHOWN_FIGURES if name in present][:3]
 
     def _is_over(self, stage: str) -> bool:
         return stage != self._current and all(unit.finished for unit in self._stages[stage].values())
@@ -214,7 +224,9 @@ def plain_line(unit: Unit, now: float, note: str = "") -> str:
     """One unit as a line of text, e.g. ``members  bag-20  120/400 (30 %)  loss 0.5123  0:42 so far, 1:38 left``."""
     event = unit.last
     share = f" ({100 * event.done / event.total:.0f} %)" if event.total > 0 else ""
-    figures = [f"{SHOWN_FIGURES.get(name, name)} {figure(value)}" for name, value in event.figures.items()]
+    figures = [
+        f"{title} {figure(event.figures[name])}" for name, title in SHOWN_FIGURES.items() if name in event.figures
+    ]
     elapsed, left = unit.elapsed(now), unit.eta(now)
     times = [f"{clock_text(elapsed)} {'in all' if unit.finished else 'so far'}"] if elapsed >= 1 else []
     times += [f"{clock_text(left)} left"] if left is not None else []

@@ -61,7 +61,7 @@ class Recorder:
         """Counts per dataset."""
         run = self.child("corpus", "corpus", _lineage(corpus))
         rows = counts_table(corpus)
-        run.table("counts", rows)
+        run.table("counts.csv", rows)
         run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
         self._table(rows, "Corpus: examples per dataset")
 
@@ -73,7 +73,7 @@ class Recorder:
             | {"left over": sum(bag.figures["left_over"].values()), "key": bag.key}
             for name, bag in bags.items()
         ]
-        run.table("bags", rows)
+        run.table("bags.csv", rows)
         run.metrics({"coverage": shared.coverage})
         run.figure("bag_overlap.png", bag_overlap(list(shared.names), shared.shared.tolist()))
 
@@ -146,12 +146,14 @@ class Recorder:
             self._run_of(name).metrics(values)
             if name == "merged":
                 self.parent.metrics(values)
-        run.table("scores", [dict(row) for row in rows])
+        run.table("scores.csv", [dict(row) for row in rows])
         run.text("scores.md", markdown(rows))
-        self.parent.table("scores", [dict(row) for row in rows])
+        self.parent.table("scores.csv", [dict(row) for row in rows])
         if result.baseline is not None and not result.evaluation.failures:
             difference = gains(scores, "merged", result.baseline)
-            bars = [(task, group, difference[task]) for group, tasks in groups.items() for task in tasks]
+            bars = [
+                (task, group.replace("_", "-"), difference[task]) for group, tasks in groups.items() for task in tasks
+            ]
             self.parent.figure("gain_over_baseline.png", task_gains(bars))
 
     def _run_of(self, model: str) -> Run:

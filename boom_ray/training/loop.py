@@ -30,17 +30,22 @@ class Meter:
     """Figures gathered between two log lines."""
 
     started: float = field(default_factory=time.monotonic)
-    losses: list[float] = field(default_factory=list)
+    losses: list[tuple[str, float]] = field(default_factory=list)
     pairs: int = 0
     tokens: int = 0
     padded: int = 0
     grad_norm: float = 0.0
 
     def figures(self, rate: float) -> dict[str, float]:
-        """Means and rates since the meter was started; rates are of this worker's member as a whole."""
+        """Means and rates since the meter was started, over all workers; the loss also by dataset, for steps differ."""
         seconds = max(time.monotonic() - self.started, 1e-9)
+        names = sorted({dataset for dataset, _ in self.losses})
+        by_dataset = {
+            f"loss/{name}": float(np.mean([loss for dataset, loss in self.losses if dataset == name])) for name in names
+        }
         return {
-            "loss": float(np.mean(self.losses)),
+            "loss": float(np.mean([loss for _, loss in self.losses])),
+            **by_dataset,
             "learning_rate": rate,
             "grad_norm": self.grad_norm,
             "pairs_per_s": self.pairs / seconds,
@@ -125,7 +130,7 @@ class Loop:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.meter.losses.append(loss)
+        self.meter.losses.append((batch.dataset, loss))
         self.meter.grad_norm = norm
         self.meter.pairs += batch.size
 

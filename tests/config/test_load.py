@@ -112,6 +112,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file: Path, overri
         ("model.query_template='q: {text} end'", "model: query_template must end with {text}"),
         ("model.passage_template='{text}{text}'", "model: passage_template must end with {text}, and have it once"),
         ("evaluation.in_domain=[{name: t, path: x}]", "evaluation.in_domain.0: task t: a folder needs its type"),
+        (
+            "evaluation.in_domain=[{name: t, path: x, type: sts, subsets: [en]}]",
+            "evaluation.in_domain.0: task t: a folder has no subsets",
+        ),
         ("evaluation.in_domain=[{name: t}, {name: t}]", "evaluation: task names must be unique; used twice: t"),
     ],
 )

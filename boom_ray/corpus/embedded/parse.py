@@ -18,11 +18,10 @@ from boom_ray.corpus.embedded.docstrings import parse_docstring, plain
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 LONGEST = 4000  # characters of a text before sampling; what is longer was never read to its end by an encoder anyway
 _BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
-_DEFINED_NAME = re.compile(r"(?<=def )\w+")
 _NEW_LINE = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"^\s*#+[:!]?\s?")
 _TOOL_COMMENT = re.compile(
-    r"noqa|type:|pragma|pylint|mypy|TODO|FIXME|XXX|HACK|fmt:|isort|copyright|licen[sc]e|https?:|^[^a-zA-Z]*$|[-=*#]{4,}",
+    r"noqa|type:|pragma|pylint|mypy|TODO|FIXME|XXX|HACK|fmt:|isort|copyright|licen[sc]e|https?:|^[^a-zA-Z(`'\"]|[-=*#]{4,}",
     re.IGNORECASE,
 )
 _CODE_IN_COMMENT = re.compile(r"[=(){}\[\];]|^\s*(if|for|return|import|def|else)\b")
@@ -109,21 +108,29 @@ def _function(node: Definition, owner: str, lines: list[str]) -> Iterator[Functi
     yield Function(owner, doc.summary, doc.description[:LONGEST], code[:LONGEST], doc.parameters)
 
 
-def _code(node: Definition, lines: list[str]) -> str:
-    """Source from the ``def`` line on, without docstring, comment lines and blank lines; its name becomes ``f``.
+def _code(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
+    """Source below the docstring, without comment lines and blank lines; empty when there is none.
 
-    A name such as ``compute_mean`` would answer "Compute the mean" without a look at the code.
+    The head is ``def f(parameter names):``. A name such as ``compute_mean`` would answer "Compute the mean" without a
+    look at the code, and annotations would fill the text before the code begins.
     """
-    docstring = node.body[0]
-    last = node.end_lineno or node.lineno
-    hidden = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
+    if len(node.body) < 2:
+        return ""
+    first, last = node.body[1].lineno, node.end_lineno or node.lineno
     kept = [
-        lines[number - 1]
-        for number in range(node.lineno, min(last, node.lineno + 200) + 1)
-        if number not in hidden and lines[number - 1].strip() and not lines[number - 1].lstrip().startswith("#")
+        line for line in lines[first - 1 : min(last, first + 200)] if line.strip() and not line.lstrip().startswith("#")
     ]
-    text = _DEFINED_NAME.sub("f", textwrap.dedent("\n".join(kept)), count=1)
-    return re.sub(rf"\b{node.name}\b", "f", text) if node.name in text else text
+    body = textwrap.indent(textwrap.dedent("\n".join(kept)), "    ")
+    if node.name in body:
+        body = re.sub(rf"\b{node.name}\b", "f", body)
+    return f"def f({', '.join(_parameter_names(node.args))}):\n{body}"
+
+
+def _parameter_names(arguments: ast.arguments) -> list[str]:
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    names += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    names += [argument.arg for argument in arguments.kwonlyargs]
+    return names + ([f"**{arguments.kwarg.arg}"] if arguments.kwarg else [])
 
 
 def _messages(node: Definition, owner: str) -> Iterator[Note]:
@@ -167,7 +174,8 @@ def _last_name(node: ast.expr) -> str:
 
 def _comments(node: Definition, owner: str, lines: list[str]) -> Iterator[Note]:
     """Comment blocks and the code that follows each, up to a blank line, another comment or the block's end."""
-    number, last = node.lineno, min(node.end_lineno or node.lineno, len(lines))
+    start_of_body = node.body[0].end_lineno if ast.get_docstring(node, clean=False) else node.lineno
+    number, last = start_of_body or node.lineno, min(node.end_lineno or node.lineno, len(lines))
     while number < last:
         line = lines[number]
         if not line.lstrip().startswith("#"):

@@ -105,7 +105,8 @@ def sentence_pairs(functions: Iterable[Function], limit: int) -> list[Pair]:
     """Two different sentences of one docstring's prose."""
     pairs = []
     for function in functions:
-        prose = [part for part in sentences(function.description) if 6 <= word_count(part) <= 60]
+        whole = [part for part in sentences(function.description) if ": " not in part]  # the others list parameters
+        prose = [part for part in whole if 6 <= word_count(part) <= 60]
         if _is_query(function.summary) and prose:
             second = prose[len(prose) // 2]
             if not is_contained(function.summary, second) and not is_contained(second, function.summary):
@@ -142,4 +143,5 @@ def word_count(text: str) -> int:
 
 
 def _is_query(text: str) -> bool:
-    return 4 <= word_count(text) <= 50 and len(text) <= 300 and text.isprintable()
+    usable = 4 <= word_count(text) <= 50 and len(text) <= 300 and text.isprintable()
+    return usable and not text.lower().startswith("deprecated")

@@ -18,7 +18,7 @@ from boom_ray.corpus.embedded.parse import Function, Note, Record, package_of
 from boom_ray.corpus.embedded.rows import Labelled, Pair
 
 HELD_OUT = 0.25  # share of the functions of the packages trained on that only tests see
-CANDIDATES = 9  # wrong passages per reranking query
+CANDIDATES = 7  # wrong passages per reranking query
 CLASSES, TOPICS = 8, 10  # labels of a classification and of a clustering test
 TRAINED_LABELS = 3  # times as many labels are trained on as are tested
 PROBE = 16  # texts per label that train the linear probe of a classification test
@@ -72,7 +72,7 @@ def _add_retrieval(sets: Sets, inside: Sequence[Record], outside: Sequence[Recor
             sets.tests["new-docs"] = forms.retrieval_test(parts.outside, config.test_queries, config.test_corpus)
         if name == "code":
             sets.tests["code-reranking"] = forms.reranking_test(
-                parts.outside, config.test_queries // 4, CANDIDATES, config.seed
+                parts.outside, config.test_queries // 2, CANDIDATES, config.seed
             )
 
 

@@ -37,7 +37,7 @@ def {name}(first, second):
     result = [total, first, second]
 
     if not result:
-        raise {ERRORS[len(summary) % 4]}("{words(name + " message", 8)}")
+        raise {ERRORS[WORDS.index(words(name, 1)) % 4]}("{words(name + " message", 8)}")
     return result
 '''
 

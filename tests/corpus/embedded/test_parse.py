@@ -62,6 +62,25 @@ def test_code_has_no_docstring_no_comment_lines_and_no_name():
     assert code == "def f(self):\n    side = self.side  # kept\n    return f(side)"
 
 
+def test_the_head_is_short_and_hides_the_name():
+    source = '''
+def mean(values: list[float], /, axis: int = 0, *rest: str, keep: bool = False, **more: int) -> float:
+    """Mean of values."""
+    return mean.helper(values) + meanwhile
+'''
+    code = functions(source)["pack.mod:mean"].code
+    assert code == "def f(values, axis, *rest, keep, **more):\n    return f.helper(values) + meanwhile"
+
+
+def test_no_code_below_the_docstring():
+    assert functions('def f():\n    """Only words."""\n')["pack.mod:f"].code == ""
+
+
+def test_docstrings_hold_no_comments():
+    source = 'def f():\n    """Do it.\n\n    # first point of a list\n    then words\n    """\n    return 1\n'
+    assert [record for record in records(source) if isinstance(record, Note)] == []
+
+
 def test_classes_have_no_code():
     assert functions()["pack.mod:Shape"].code == ""
 

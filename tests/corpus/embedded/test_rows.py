@@ -26,10 +26,11 @@ def test_docs_and_code():
     "wrong",
     [
         function(summary="Mean of values"),
+        function(summary="Deprecated, use the other function"),
         function(description="Too short."),
         function(description=f"Return the *mean* of values: {LONG}"),
     ],
-    ids=["short query", "short answer", "query inside the answer"],
+    ids=["short query", "deprecated", "short answer", "query inside the answer"],
 )
 def test_docs_left_out(wrong):
     assert rows.doc_pairs([wrong], 500) == []
@@ -65,7 +66,9 @@ def test_parameters():
 
 
 def test_two_sentences_of_one_docstring():
-    found = function(description="It is nan for empty arrays of any shape. Integers are divided as floats are, always.")
+    found = function(
+        description="It is nan for empty arrays of any kind. a: The array. Integers are divided as floats are, always."
+    )
     assert [pair.positive for pair in rows.sentence_pairs([found], 500)] == [
         "Integers are divided as floats are, always."
     ]
