@@ -42,6 +42,19 @@ def test_an_unknown_split_of_an_mteb_task_names_those_it_has() -> None:
         check_tasks(EvaluationConfig(in_domain=(TaskConfig(name="Banking77Classification", split="nope"),)))
 
 
+def test_subsets_restrict_an_mteb_task_and_are_part_of_its_spec() -> None:
+    from boom_ray.evaluation.local_tasks import named_task
+
+    name = "MassiveIntentClassification"
+    every, english = TaskConfig(name=name), TaskConfig(name=name, subsets=("en",))
+    assert list(named_task(english, 0).hf_subsets) == ["en"]
+    assert len(named_task(every, 0).hf_subsets) > 40
+    config = EvaluationConfig()
+    assert score_spec(MODEL, english, config) == score_spec(MODEL, every, config) | {"subsets": ["en"]}
+    with pytest.raises(EvaluationError, match="no subset xx; set subsets to some of: af, "):
+        check_tasks(EvaluationConfig(in_domain=(TaskConfig(name=name, subsets=("xx",)),)))
+
+
 def test_a_spec_depends_on_content_and_not_on_place(tmp_path: Path) -> None:
     config = EvaluationConfig()
     task = write_task(tmp_path / "a", "classification").model_copy(update={"name": "task"})
