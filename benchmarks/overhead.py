@@ -44,8 +44,8 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     import torch
 
     from boom_ray.bags.stage import load_plan
-    from boom_ray.flows.inputs import load_base, prompts, with_embedded
     from boom_ray.events import silent
+    from boom_ray.flows.inputs import load_base, prompts, with_embedded
     from boom_ray.model.encoder import load_encoder, save_model
     from boom_ray.model.tokenizer import load_tokenizer
     from boom_ray.model.tokens import open_corpus

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tests.evaluation.task_folders import sentences, write_jsonl, write_task
 from tests.tiny_model import make_tiny_model
 
-WORDS = "red green blue black white big small old new good bad fast slow".split()
+WORDS = ["red", "green", "blue", "black", "white", "big", "small", "old", "new", "good", "bad", "fast", "slow"]
 
 
 def write_job(folder: Path, rows: int = 240, **changes: Any) -> Path:

@@ -7,11 +7,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+
 from boom_ray.bags.sampling import BagRule
 from boom_ray.config import RunConfig, load_config
 from boom_ray.errors import DataError, EvaluationError, ModelError, TrackingError
 from boom_ray.flows.run import is_everything, run
-from sentence_transformers import SentenceTransformer
 from tests.tiny_job import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

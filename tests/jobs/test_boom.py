@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from boom_ray.config import RunConfig, load_config
 from boom_ray.flows.run import run
 from boom_ray.store import Store
