@@ -43,12 +43,12 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     """The work itself; the job's store gives the tokens and plans so that both train on the same steps."""
     import torch
 
+    from boom_ray.artifacts.tokens import open_corpus
     from boom_ray.bags.stage import load_plan
     from boom_ray.events import silent
     from boom_ray.flows.inputs import load_base, prompts, with_embedded
     from boom_ray.model.encoder import load_encoder, save_model
     from boom_ray.model.tokenizer import load_tokenizer
-    from boom_ray.model.tokens import open_corpus
     from boom_ray.store import Store
     from boom_ray.training.batches import BatchReader
     from boom_ray.training.group import Group

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from boom_ray.artifacts.tokens import PART, TOKEN_FILE
 from boom_ray.corpus.schema import TOKENS
 from boom_ray.hashing import mix64, stream_key, text_id, text_key
-from boom_ray.model.tokens import PART, TOKEN_FILE
 from boom_ray.store import Store
 
 

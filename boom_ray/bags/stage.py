@@ -12,6 +12,7 @@ import xxhash
 
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
 from boom_ray.artifacts.plan import I64, Plan
+from boom_ray.artifacts.tokens import open_corpus
 from boom_ray.bags.overlap import Overlap, overlap
 from boom_ray.bags.sampling import BagRule, draw_rows, pool_rows, quotas
 from boom_ray.bags.schedules import batch_level_shuffling
@@ -19,7 +20,6 @@ from boom_ray.config import BagConfig, BagsConfig
 from boom_ray.errors import ConfigError, DataError
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import U64
-from boom_ray.model.tokens import open_corpus
 from boom_ray.runtime import cause
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boom_ray.runtime
+from boom_ray.artifacts.tokens import PART
 from boom_ray.config import CorpusConfig, DatasetConfig
 from boom_ray.corpus.counts import dataset_figures, empty_message
 from boom_ray.corpus.decontaminate import EvaluationTexts, held_out_digest
@@ -22,7 +23,6 @@ from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules
 from boom_ray.errors import DataError
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
-from boom_ray.model.tokens import PART
 from boom_ray.store import Artifact, Store, artifact_key
 
 __all__ = ["EvaluationTexts", "TokenizerSpec", "ingest"]

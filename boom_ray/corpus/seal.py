@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from boom_ray.artifacts.tokens import PART, TOKEN_FILE
 from boom_ray.config import DatasetConfig
 from boom_ray.corpus.decontaminate import Bools, EvaluationTexts, overlaps
 from boom_ray.corpus.labels import Pools, contrast, make_pools
@@ -21,7 +22,6 @@ from boom_ray.corpus.schema import EXAMPLES, TOKENS
 from boom_ray.corpus.staging import Stage, no_space
 from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules, tokenize
 from boom_ray.errors import DataError
-from boom_ray.model.tokens import PART, TOKEN_FILE
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
 EXAMPLE_FILE = "examples.parquet"

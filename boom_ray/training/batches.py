@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from boom_ray.artifacts.plan import Step
+from boom_ray.artifacts.tokens import I32, TokenDataset, TokenExample
 from boom_ray.hashing import U64, mix64, stream_key
-from boom_ray.model.tokens import I32, TokenDataset, TokenExample
 
 U64_MAX = 2**64
 

@@ -16,13 +16,13 @@ import torch.distributed as dist
 
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
 from boom_ray.artifacts.plan import Plan
+from boom_ray.artifacts.tokens import open_corpus
 from boom_ray.config import ModelConfig, TrainingConfig
 from boom_ray.errors import BoomError, StoreError, TrainingError
 from boom_ray.events import Event
 from boom_ray.model.encoder import Encoder, load_encoder, save_model
 from boom_ray.model.folder import resolve_base, weights_fingerprint
 from boom_ray.model.tokenizer import load_tokenizer
-from boom_ray.model.tokens import open_corpus
 from boom_ray.store import Draft, Store, artifact_key
 from boom_ray.training.batches import Batch, BatchReader
 from boom_ray.training.group import Group

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from boom_ray.artifacts.tokens import TOKEN_FILE, open_corpus
 from boom_ray.corpus import ingest as ingest_module
 from boom_ray.corpus.counts import counts_table
 from boom_ray.corpus.ingest import ingest
 from boom_ray.errors import DataError
 from boom_ray.hashing import normalized_text_key
-from boom_ray.model.tokens import TOKEN_FILE, open_corpus
 from boom_ray.store import Store
 from tests.corpus.conftest import byte_tokens, corpus, dataset, spec, write_jsonl
 

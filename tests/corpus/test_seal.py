@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boom_ray.artifacts.tokens import TOKEN_FILE
 from boom_ray.corpus.examples import Example
 from boom_ray.corpus.schema import EXAMPLES, TOKENS
 from boom_ray.corpus.seal import EXAMPLE_FILE, SINGLE, Sealing, SealPlan, choose_pools, content_sum, part_figures, seal
@@ -20,7 +21,6 @@ from boom_ray.corpus.staging import COUNTS, REJECTS, ReadPlan, Stage, bucket_cou
 from boom_ray.corpus.tokenizing import TokenRules, tokenize
 from boom_ray.errors import DataError, StoreError
 from boom_ray.hashing import normalized_text_key
-from boom_ray.model.tokens import TOKEN_FILE
 from boom_ray.store import Store
 from tests.corpus.conftest import byte_tokens, dataset, spec, write_jsonl
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from boom_ray.artifacts.plan import Step
-from boom_ray.model.tokens import TokenDataset
+from boom_ray.artifacts.tokens import TokenDataset
 from boom_ray.training.batches import BatchReader, pad
 from tests.token_corpus import write_tokens
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from boom_ray.artifacts.tokens import TokenDataset, open_corpus
 from boom_ray.errors import StoreError
 from boom_ray.hashing import text_key
-from boom_ray.model.tokens import TokenDataset, open_corpus
 from boom_ray.store import Store
 from tests.token_corpus import example, write_corpus, write_tokens
 
