@@ -1,10 +1,11 @@
 """What Ray costs: the wall time of a whole job against the same stages' work in one bare process.
 
-    python benchmarks/overhead.py conf/quickstart.yaml [--threads 2]
+    python benchmarks/overhead.py conf/quickstart.yaml [--threads 2] [--finished STORE SECONDS]
 
 First the job runs as a user runs it (a fresh store, everything computed). Then one process without Ray does the same
 work on the same data: reads the sources, tokenises, draws bags, trains the members one after the other, merges, and
 evaluates every model with plain mteb. Both use the same number of cores. Prints both times and their ratio.
+``--finished`` takes the store and the seconds of a job that has just run instead of running one.
 """
 
 from __future__ import annotations
@@ -149,14 +150,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?", default="conf/quickstart.yaml")
     parser.add_argument("--threads", type=int, default=2, help="torch threads of the bare process")
+    parser.add_argument("--finished", nargs=2, metavar=("STORE", "SECONDS"), help="a job that has just run")
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
         bare(arguments.config, arguments.bare, arguments.threads)
         return
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "store"
-        ours = run_job(arguments.config, store)
+        store = Path(arguments.finished[0]).absolute() if arguments.finished else Path(folder) / "store"
+        ours = float(arguments.finished[1]) if arguments.finished else run_job(arguments.config, store)
         alone = run_bare(arguments.config, store, arguments.threads)
     print(f"job with Ray {ours:.1f} s, one bare process {alone:.1f} s, ratio {ours / alone:.2f}")
 

@@ -169,7 +169,7 @@ class Recorder:
             if name in weights
             for examples in [sum(result.bags[name].figures["examples"].values())]
         ]
-        lineage = {"store": self.space.store.root, "corpus": result.corpus.key, "merge": result.merged.key}
+        lineage = {"corpus": result.corpus.key, "merge": result.merged.key}
         lineage |= {f"member {name}": member.key for name, member in result.members.items()}
         return CardFacts(
             name=self.config.name,
