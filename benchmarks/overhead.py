@@ -44,8 +44,8 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     """The work itself; the job's store gives the tokens and plans so that both train on the same steps."""
     import torch
 
+    from boom_ray.artifacts.plan import open_plan
     from boom_ray.artifacts.tokens import open_corpus
-    from boom_ray.bags.stage import load_plan
     from boom_ray.events import silent
     from boom_ray.flows.inputs import load_base, prompts, with_embedded
     from boom_ray.model.encoder import load_encoder, save_model
@@ -74,7 +74,7 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
             for path in (store_root / "bag").glob("*/artifact.json")
             if (found := store.get("bag", path.parent.name)) and found.fingerprint == member["inputs"]["bag"]
         )
-        plan = load_plan(bag)
+        plan = open_plan(store, bag.key)
         encoder = load_encoder(base.folder, config.model, config.training.dropout)
         reader = BatchReader(corpus, in_batch, config.training.negatives, config.seed, 0, 1)
         steps = member["figures"]["steps"]
@@ -85,7 +85,7 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
         folder = store_root / "bare" / key
         folder.mkdir(parents=True)
         tokenizer = load_tokenizer(base.folder, config.model)
-        save_model(encoder, tokenizer, folder, prompts(config), base.max_tokens, base.folder)
+        save_model(encoder, tokenizer, folder, prompts(config), base.max_tokens)
         folders.append(folder)
 
     for path in sorted((store_root / "member").glob("*/artifact.json")):

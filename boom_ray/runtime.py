@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ for _name, _value in ENVIRONMENT.items():
 
 import ray  # noqa: E402  (the environment above must be set first)
 from ray.util.queue import Empty, Queue  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from boom_ray.config.cluster import ClusterConfig  # noqa: E402
 from boom_ray.errors import BoomError, ConfigError  # noqa: E402
@@ -153,7 +154,8 @@ def _wrapped(error: BaseException) -> list[BaseException]:
 @contextlib.contextmanager
 def event_queue(report: Report, interval_s: float = 0.5) -> Iterator[Queue]:
     """A queue that Ray workers put `Event` objects on; a thread hands each to ``report`` until the block ends."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})  # no other node's death may take it
     stop = threading.Event()
 
     def drain() -> None:
@@ -183,13 +185,21 @@ def _hand_over(queue: Queue, report: Callable[[Event], None]) -> None:
             log.exception("The event %s was not reported.", event)
 
 
-def cluster_resources(wait_s: float = 0.0) -> dict[str, float]:
-    """CPU, GPU and memory (GiB) of the whole cluster; waits up to ``wait_s`` for a node that is still joining."""
+def nodes_resources(wait_s: float = 0.0) -> list[dict[str, float]]:
+    """CPU, GPU and memory_gb (GiB) of every living node; waits up to ``wait_s`` for one that is still joining."""
     deadline = time.monotonic() + wait_s
-    while not (found := ray.cluster_resources()).get("CPU") and time.monotonic() < deadline:
+    while True:
+        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any("CPU" in node for node in found) or time.monotonic() >= deadline:
+            break
         time.sleep(0.2)
-    return {
-        "CPU": found.get("CPU", 0.0),
-        "GPU": found.get("GPU", 0.0),
-        "memory_gb": found.get("memory", 0.0) / 2**30,
-    }
+    return [
+        {"CPU": node.get("CPU", 0.0), "GPU": node.get("GPU", 0.0), "memory_gb": node.get("memory", 0.0) / 2**30}
+        for node in found
+    ]
+
+
+def room(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many processes of that size fit at once; each must fit on one node whole."""
+    need = {"CPU": cpus, "GPU": gpus}
+    return sum(min(int(node[name] / amount + 1e-9) for name, amount in need.items() if amount) for node in nodes)

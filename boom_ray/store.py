@@ -28,6 +28,7 @@ from boom_ray.errors import StoreError
 from boom_ray.hashing import digest
 
 MANIFEST = "artifact.json"
+ARTIFACT = "artifact:"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 log = logging.getLogger(__name__)
@@ -56,6 +57,10 @@ class Artifact:
     figures: dict[str, Any]
     fingerprint: str
     files: dict[str, int]
+
+    def place(self, inner: str) -> str:
+        """Names a folder of the artifact for any machine that sees the store, see `Store.resolve`."""
+        return f"{ARTIFACT}{self.kind}/{self.key}/{inner}"
 
     def local(self) -> Path:
         """A local directory with the artifact's files; remote ones are copied once per machine, then reused."""
@@ -127,6 +132,20 @@ class Store:
     def location(self, kind: str, key: str) -> str:
         """Path or URL of an artifact, finished or not."""
         return f"{self.root}/{kind}/{key}"
+
+    def resolve(self, place: str) -> Path:
+        """A folder on this machine: a path as it is, or the local copy of what `Artifact.place` names.
+
+        Raises:
+            StoreError: there is no such artifact.
+        """
+        if not place.startswith(ARTIFACT):
+            return Path(place)
+        kind, key, inner = place.removeprefix(ARTIFACT).split("/", 2)
+        found = self.get(kind, key)
+        if found is None:
+            raise StoreError(f"Artifact {kind}/{key} is missing from {self.root}; run the job again to rebuild it.")
+        return found.local() / inner
 
     def check_writable(self) -> None:
         """Write and remove a small file, so that a read-only or full store is found before hours of work.

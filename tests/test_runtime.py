@@ -134,7 +134,7 @@ class TestEventQueue:
 
 @pytest.mark.ray
 def test_resources_of_the_cluster(ray_cluster: None) -> None:
-    found = runtime.cluster_resources(wait_s=5)
+    (found,) = runtime.nodes_resources(wait_s=5)
     assert (found["CPU"], found["GPU"]) == (4, 0)
     assert 0.1 < found["memory_gb"] < 10_000
 
@@ -142,7 +142,7 @@ def test_resources_of_the_cluster(ray_cluster: None) -> None:
 @pytest.mark.ray
 def test_a_cluster_that_is_there_is_used_and_left_running(ray_cluster: None) -> None:
     with runtime.cluster(ClusterConfig(num_cpus=1)):
-        assert runtime.cluster_resources()["CPU"] == 4
+        assert runtime.nodes_resources()[0]["CPU"] == 4
     assert ray.is_initialized()
 
 
@@ -176,3 +176,10 @@ def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
             time.sleep(10)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_process_must_fit_on_one_node_whole() -> None:
+    nodes = [{"CPU": 3.0, "GPU": 0.0}, {"CPU": 3.0, "GPU": 2.0}]
+    assert runtime.room(nodes, cpus=2, gpus=0) == 2
+    assert runtime.room(nodes, cpus=1, gpus=0.5) == 3
+    assert runtime.room(nodes, cpus=4, gpus=0) == 0

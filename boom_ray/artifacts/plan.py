@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from boom_ray.errors import StoreError
+from boom_ray.store import Store
+
+BAG = "bag"
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
@@ -29,11 +33,6 @@ class Step:
     dataset: str
     epoch: int
     rows: I64
-
-    def slice(self, rank: int, workers: int) -> I64:
-        """The contiguous part of ``rows`` that one worker takes; slices of all ranks are the step, in order."""
-        count = len(self.rows)
-        return self.rows[rank * count // workers : (rank + 1) * count // workers]
 
 
 @dataclass(frozen=True)
@@ -76,3 +75,20 @@ class Plan:
 
 
 _ARRAYS = ("dataset", "epoch", "offsets", "rows")
+
+
+def share(count: int, rank: int, workers: int) -> slice:
+    """The contiguous part of a step's ``count`` rows that one worker takes; the shares of all ranks are the step."""
+    return slice(rank * count // workers, (rank + 1) * count // workers)
+
+
+def open_plan(store: Store, key: str) -> Plan:
+    """The plan of a stored bag, memory-mapped.
+
+    Raises:
+        StoreError: there is no such bag.
+    """
+    bag = store.get(BAG, key)
+    if bag is None:
+        raise StoreError(f"Bag {key} is missing from {store.root}; run the job again to draw it again.")
+    return Plan.load(bag.local(), tuple(bag.figures["datasets"]))

@@ -11,7 +11,7 @@ import ray
 import xxhash
 
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
-from boom_ray.artifacts.plan import I64, Plan
+from boom_ray.artifacts.plan import BAG, I64, Plan
 from boom_ray.artifacts.tokens import open_corpus
 from boom_ray.bags.overlap import Overlap, overlap
 from boom_ray.bags.sampling import BagRule, draw_rows, pool_rows, quotas
@@ -23,7 +23,6 @@ from boom_ray.hashing import U64
 from boom_ray.runtime import cause
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
-KIND = "bag"
 VERSION = 1
 CORE = "core"
 
@@ -73,7 +72,7 @@ class BagJob:
     @property
     def key(self) -> str:
         """Key of the bag's artifact."""
-        return artifact_key(KIND, self.spec(), self.inputs(), VERSION)
+        return artifact_key(BAG, self.spec(), self.inputs(), VERSION)
 
 
 def rule_of(bag: BagConfig, bags: BagsConfig, seed: int) -> BagRule:
@@ -113,7 +112,7 @@ def make_bags(store: Store, jobs: list[BagJob], report: Report = silent) -> dict
     Raises:
         DataError: a bag gives no step, because every dataset is smaller than a batch.
     """
-    found = {job.name: store.get(KIND, job.key) for job in jobs}
+    found = {job.name: store.get(BAG, job.key) for job in jobs}
     todo = [job for job in jobs if found[job.name] is None]
     if todo:
         draw = ray.remote(num_cpus=1)(_draw)
@@ -129,11 +128,6 @@ def make_bags(store: Store, jobs: list[BagJob], report: Report = silent) -> dict
         steps = bag.figures["steps"]
         report(Event("bags", name, steps, steps, {}, "" if name in fresh else "stored"))
     return bags
-
-
-def load_plan(bag: Artifact) -> Plan:
-    """The plan of a stored bag, memory-mapped."""
-    return Plan.load(bag.local(), tuple(bag.figures["datasets"]))
 
 
 def load_rows(bag: Artifact) -> dict[str, I64]:
@@ -172,7 +166,7 @@ def _draw(store: Store, job: BagJob) -> Artifact:
         }
         draft.fingerprint = _fingerprint(plan, corpus)
 
-    return store.materialize(KIND, job.spec(), job.inputs(), build, VERSION)
+    return store.materialize(BAG, job.spec(), job.inputs(), build, VERSION)
 
 
 def bag_rows(ids: Mapping[str, U64], job: BagJob) -> dict[str, I64]:

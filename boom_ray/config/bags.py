@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from boom_ray.config.section import Section
 
+RESERVED = frozenset({"core", "base", "merged", "baseline-100"})
 Replacement = Literal["none", "poisson", "multinomial"]
 
 
@@ -25,9 +26,9 @@ class BagConfig(Section):
         "none", description="none: each example at most once; poisson or multinomial: bootstrap counts of mean ratio"
     )
 
-    def rule(self) -> tuple[object, ...]:
-        """What tells this bag from others; its name does not matter."""
-        return (self.ratio, self.complement_of, self.seed, self.draw, self.replacement)
+    def rule(self, seed: int) -> tuple[object, ...]:
+        """What tells this bag from others of a run with that seed; its name does not matter."""
+        return (self.ratio, self.complement_of, seed if self.seed is None else self.seed, self.draw, self.replacement)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -44,7 +45,9 @@ class MixtureConfig(Section):
     temperature: float = Field(
         1.0, ge=1, description="quota of a dataset of n examples is proportional to n^(1/temperature); 1 keeps sizes"
     )
-    caps: dict[str, int] = Field({}, description="most examples of a dataset, by its name; examples")
+    caps: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="most examples of a dataset, by its name; examples"
+    )
     max_examples: int | None = Field(None, ge=1, description="most examples of all datasets together; examples")
 
 
@@ -70,13 +73,12 @@ class BagsConfig(Section):
         names = [bag.name for bag in bags]
         if not names:
             raise ValueError("give at least one ratio or one member")
+        taken = sorted(RESERVED.intersection(names))
+        if taken:
+            raise ValueError(f"the name {taken[0]} stands for something else; call the bag differently")
         if len(set(names)) < len(names):
             raise ValueError("bag names must be unique")
         rules = {bag.name: bag for bag in bags}
-        for index, bag in enumerate(bags):
-            twin = next((other.name for other in bags[:index] if bag.rule() == other.rule()), None)
-            if twin is not None:
-                raise ValueError(f"bags {twin} and {bag.name} are the same draw; give one another draw or seed")
         for bag in bags:
             if bag.complement_of is None:
                 continue

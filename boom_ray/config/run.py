@@ -36,8 +36,18 @@ class RunConfig(Section):
         count = len(self.bags.resolved())
         if isinstance(self.merge.weights, tuple) and len(self.merge.weights) != count:
             raise ValueError(f"merge.weights has {len(self.merge.weights)} numbers for {count} bags")
+        bags = self.bags.resolved()
+        for index, bag in enumerate(bags):
+            twin = next((other.name for other in bags[:index] if bag.rule(self.seed) == other.rule(self.seed)), None)
+            if twin is not None:
+                raise ValueError(f"bags {twin} and {bag.name} are the same draw; give one another draw or seed")
         known = {dataset.name for dataset in self.corpus.datasets}
         for name in self.bags.mixture.caps:
             if name not in known:
                 raise ValueError(f"bags.mixture.caps names {name}, which is none of the datasets {sorted(known)}")
+        told = next((dataset.name for dataset in self.corpus.datasets if dataset.instruction), None)
+        if told is not None and "{task}" not in self.model.query_template:
+            raise ValueError(
+                f"dataset {told} has an instruction, but model.query_template has no {{task}} to put it in"
+            )
         return self

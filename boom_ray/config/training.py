@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from boom_ray.config.section import Section, runtime
 
 TEXT = "{text}"
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LoraConfig(Section):
@@ -41,7 +42,6 @@ class ModelConfig(Section):
         TEXT, description="{task} and {text} of a query, e.g. 'Instruct: {task}\\nQuery: {text}'"
     )
     passage_template: str = Field(TEXT, description="{text} of a passage of an asymmetric task")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model (off unless asked)")
     lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
     gradient_checkpointing: bool = runtime(False, "recompute activations in the backward pass to save memory")
 
@@ -84,7 +84,7 @@ class TrainingConfig(Section):
     negatives: int = Field(7, ge=0, description="hard negatives per query; texts")
     learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay; biases and norms have none")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's momentum factors")
+    betas: tuple[Momentum, Momentum] = Field((0.9, 0.999), description="AdamW's momentum factors")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     decay: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls to 0 after that")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this L2 norm")
@@ -93,10 +93,28 @@ class TrainingConfig(Section):
         "bfloat16", description="type of the forward pass; weights are float32"
     )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="dropout probability everywhere; null: as the base says"
+        0.0,
+        ge=0,
+        lt=1,
+        description="dropout probability everywhere; null: as the base says; without it the number of workers is free",
     )
     micro_batch_tokens: int = runtime(4096, "tokens (padding included) of one forward pass", ge=64)
     checkpoint_every: int = runtime(200, "steps between checkpoints", ge=1)
     keep_checkpoints: int = runtime(2, "checkpoints kept per member", ge=1)
     log_every: int = runtime(10, "steps between figures in MLflow and the progress table", ge=1)
     resources: ResourcesConfig = runtime(ResourcesConfig(), "workers and what they get")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.resources.workers:
+            raise ValueError(
+                f"batch_size={self.batch_size} does not divide among resources.workers={self.resources.workers}"
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """As for every section; with dropout, also what decides which texts share a mask."""
+        found = super().identity()
+        if self.dropout != 0:
+            found |= {"workers": self.resources.workers, "micro_batch_tokens": self.micro_batch_tokens}
+        return found

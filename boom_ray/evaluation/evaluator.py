@@ -93,7 +93,10 @@ class Evaluator:
         if self._loaded is None or self._loaded[0] != model.path:
             self._loaded = None  # frees the last model before the next one is read
             device = "cuda" if self.config.gpus_per_actor > 0 and torch.cuda.is_available() else "cpu"
-            self._loaded = (model.path, Encoder(load_model(model.path, self.config.precision, device)))
+            self._loaded = (
+                model.path,
+                Encoder(load_model(str(self.store.resolve(model.path)), self.config.precision, device)),
+            )
         return self._loaded[1]
 
     def _run(self, encoder: Encoder, task: AbsTask) -> TaskResult:

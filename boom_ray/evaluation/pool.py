@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from boom_ray.runtime import cause, cluster_resources  # isort: skip  (sets Ray's environment before Ray is imported)
+from boom_ray.runtime import cause, nodes_resources, room  # isort: skip  (sets Ray's environment before Ray is imported)
 
 import ray
 
@@ -70,16 +70,13 @@ def run_jobs(store: Store, jobs: Sequence[Job], config: EvaluationConfig, report
             ray.kill(actor)
 
 
-def actor_count(config: EvaluationConfig, jobs: int, resources: dict[str, float]) -> int:
+def actor_count(config: EvaluationConfig, jobs: int, nodes: Sequence[Mapping[str, float]]) -> int:
     """How many actors to start: as configured or as fit, and no more than there are jobs; 0 if not one fits."""
-    fit = resources["CPU"] / config.cpus_per_actor
-    if config.gpus_per_actor:
-        fit = min(fit, resources["GPU"] / config.gpus_per_actor)
-    return min(config.actors or jobs, int(fit + 1e-9), jobs)
+    return min(config.actors or jobs, room(nodes, config.cpus_per_actor, config.gpus_per_actor), jobs)
 
 
 def _start(store: Store, jobs: Sequence[Job], config: EvaluationConfig) -> list[Any]:
-    count = actor_count(config, len(jobs), cluster_resources(wait_s=10))
+    count = actor_count(config, len(jobs), nodes_resources(wait_s=10))
     all_local = all(job.task.path is not None for job in jobs)
     factory = ray.remote(EvaluationActor).options(
         num_cpus=config.cpus_per_actor,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from boom_ray.config import EvaluationConfig, TaskConfig
@@ -72,7 +71,7 @@ def _compute(
     """Fill ``found`` with the scores of all missing pairs; return what failed."""
     sizes = task_sizes({task.name: task for _, task, _ in missing}.values())
     for path in {model.path for model, _, _ in missing}:
-        check_folder(Path(path))
+        check_folder(store.resolve(path))
     from boom_ray.evaluation.pool import run_jobs  # imports Ray, which a fully cached evaluation does without
 
     jobs = [Job(model, task, spec, score_inputs(model), sizes[task.name]) for model, task, spec in missing]

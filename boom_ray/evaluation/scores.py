@@ -19,7 +19,7 @@ class ModelRef:
 
     Attributes:
         name: how it is called in tables; unique within one evaluation.
-        path: local sentence-transformers folder that every machine of the cluster sees.
+        path: sentence-transformers folder that every machine of the cluster sees, or an artifact's place.
         fingerprint: hash of its weights.
         prompts_digest: hash of all else that determines its embeddings (tokenizer, pooling, stored prompts).
         query_template: ``{task}`` and ``{text}`` of a query; with both templates bare, the prompts stored in the

@@ -13,13 +13,14 @@ from boom_ray.events import Report
 from boom_ray.model.folder import max_sequence_length, prompts_digest, resolve_base, weights_fingerprint
 from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json
 from boom_ray.store import Artifact, Store
+from boom_ray.training.base import BaseJob
 
 PREFIX = "embedded:"
 
 
 @dataclass(frozen=True)
-class Base:
-    """The base model.
+class BaseSource:
+    """The configured base model.
 
     Attributes:
         folder: where it is on this machine.
@@ -35,12 +36,16 @@ class Base:
     tokenizer_json: str
     max_tokens: int
 
+    def job(self, config: RunConfig) -> BaseJob:
+        """What makes the artifact that members start from."""
+        return BaseJob(config.model, self.fingerprint, self.prompts_digest, prompts(config), self.max_tokens)
 
-def load_base(config: RunConfig) -> Base:
+
+def load_base(config: RunConfig) -> BaseSource:
     """Find, check and hash the base model."""
     folder = resolve_base(config.model)
     longest = max(config.corpus.max_query_tokens, config.corpus.max_passage_tokens)
-    return Base(
+    return BaseSource(
         folder,
         weights_fingerprint(folder),
         prompts_digest(folder),

@@ -14,6 +14,7 @@ from boom_ray.config import RunConfig, to_yaml
 from boom_ray.corpus.counts import counts_table
 from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
 from boom_ray.evaluation.scores import GROUPS
+from boom_ray.flows.inputs import prompts
 from boom_ray.flows.pictures import bag_overlap, loss_curves, task_gains
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
@@ -27,6 +28,7 @@ from boom_ray.training.worker import MemberJob
 if TYPE_CHECKING:
     from boom_ray.flows.run import Result
 
+NOT_IN_RESULT = ("store", "tracking", "cluster")  # where a run lies and is logged, not what it is
 BASELINE_NOTE = "100 % = batch-level shuffling"
 
 
@@ -37,7 +39,8 @@ class Recorder:
         """Open the parent run; the same configuration continues the same run."""
         self.space, self.config = space, config
         self.started = time.monotonic()
-        self.key = digest(config.identity())
+        decides = {name: value for name, value in config.identity().items() if name not in NOT_IN_RESULT}
+        self.key = digest(decides)
         tags = {"stage": "run", "store": space.store.root}
         self.parent = space.tracker.run(self.key, config.name, tags=tags)
         self.parent.params(config.model_dump(mode="json"))
@@ -50,11 +53,11 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Runs of an unfinished job are ended by the tracker, which knows how the block ended."""
 
-    def child(self, stage: str, name: str, tags: Mapping[str, str] | None = None) -> Run:
-        """The child run of a stage, or of one unit of it."""
+    def child(self, stage: str, name: str, tags: Mapping[str, str] | None = None, key: str = "") -> Run:
+        """The child run of a stage, or of one unit of it; another ``key`` (of an artifact) makes another run."""
         if name not in self._children:
             labels = {"stage": stage, **(tags or {})}
-            self._children[name] = self.space.tracker.run(f"{self.key}/{name}", name, self.parent, labels)
+            self._children[name] = self.space.tracker.run(f"{self.key}/{name}/{key}", name, self.parent, labels)
         return self._children[name]
 
     def corpus(self, corpus: Artifact) -> None:
@@ -64,6 +67,10 @@ class Recorder:
         run.table("counts.csv", rows)
         run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
         self._table(rows, "Corpus: examples per dataset")
+        for name, facts in corpus.figures["datasets"].items():
+            if facts["rejected"]:
+                place = f"{self.space.store.location('dataset', facts['key'])}/rejects.jsonl"
+                self.space.progress.say(f"Rejected rows of {name}, with file, line and reason: {place}")
 
     def bags(self, bags: Mapping[str, Artifact], shared: Overlap) -> None:
         """Sizes, overlaps and coverage."""
@@ -81,7 +88,7 @@ class Recorder:
         """Open the members' runs, so that figures find them while training goes on."""
         for job in jobs:
             stored = self.space.store.get("member", job.key)
-            run = self.child("member", f"member {job.name}", {"key": job.key, "bag": job.bag_key})
+            run = self.child("member", f"member {job.name}", {"key": job.key, "bag": job.bag_key}, job.key)
             run.params({"bag": job.name, **job.spec()["training"]})
             if stored is None:
                 self.space.curves[job.name] = run
@@ -162,7 +169,8 @@ class Recorder:
         return self.child(*names.get(model, ("member", f"member {model}")))
 
     def _card(self, result: Result, rows: list[Row]) -> CardFacts:
-        weights = result.merged.figures["weights"]
+        names = [bag.name for bag in self.config.bags.resolved()]  # a stored merge may know its members by other names
+        weights = dict(zip(names, result.merged.spec["weights"], strict=True))
         members = [
             CardMember(name, _bag_words(result.bags[name]), examples, member.figures["steps"], weights[name])
             for name, member in result.members.items()
@@ -177,6 +185,7 @@ class Recorder:
             recipe=result.merged.spec,
             members=members,
             datasets={name: int(facts["rows"]) for name, facts in result.corpus.figures["datasets"].items()},
+            prompts=prompts(self.config),
             scores=[_means(row, result.baseline) for row in rows],
             lineage=lineage,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 
 from boom_ray.bags.overlap import Overlap
 from boom_ray.bags.sampling import BagRule
@@ -13,17 +14,19 @@ from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
-from boom_ray.flows.inputs import Base, load_base, prompts, with_embedded
+from boom_ray.flows.inputs import BaseSource, load_base, prompts, with_embedded
 from boom_ray.flows.record import Recorder
 from boom_ray.flows.workspace import Workspace, workspace
 from boom_ray.hashing import stream_key
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL, merge
 from boom_ray.store import Artifact
-from boom_ray.training.members import train_members
+from boom_ray.training.base import make_base
+from boom_ray.training.members import members_at_once, train_members
 from boom_ray.training.worker import MemberJob
 
 BASELINE = "baseline-100"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ def run(config: RunConfig) -> int:
 
 
 def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
-    base = load_base(config)
+    members_at_once(config.training.resources, 1, config.cluster.autoscaling)
+    source = load_base(config)
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
+    base = make_base(space.store, source.job(config), space)
     held_out = evaluation_texts(resolved.evaluation) if config.corpus.decontaminate else {}
-    tokenizer = TokenizerSpec(base.tokenizer_json, config.model)
+    tokenizer = TokenizerSpec(source.tokenizer_json, config.model)
     corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space)
     recorder.corpus(corpus)
     jobs = bag_jobs(config, corpus)
@@ -81,11 +86,12 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     baseline = next((job.name for job in jobs if is_everything(job.rule)), None)
     shared = compare({name: bags[name] for name in names}, _sizes(corpus))
     recorder.bags(bags, shared)
-    member_jobs = [_member_job(config, base, corpus, name, bags[name]) for name in names]
+    _say_untrained(bags)
+    member_jobs = [_member_job(config, source, base, corpus, name, bags[name]) for name in names]
     recorder.expect(member_jobs)
     members = train_members(space.store, member_jobs, config.cluster.autoscaling, space)
     recorder.members(members)
-    merged = merge(space.store, _to_merge(config, members), _reference(base), config.merge, space)
+    merged = merge(space.store, _to_merge(config, members), _to_merge_with(base), config.merge, space)
     recorder.merge(merged)
     evaluation = evaluate(space.store, _models(config, base, members, merged), resolved.evaluation, space)
     return Result(corpus, bags, members, baseline, merged, evaluation, shared)
@@ -102,7 +108,7 @@ def bag_jobs(config: RunConfig, corpus: Artifact) -> list[BagJob]:
         BagJob(
             name=name,
             rule=rule,
-            order_seed=stream_key("order", rule.seed, rule.draw) >> 1,
+            order_seed=stream_key("order", *asdict(rule).values()) >> 1,
             batch_size=config.training.batch_size,
             epochs=config.training.epochs,
             mixture=mixture.identity(),
@@ -119,40 +125,58 @@ def is_everything(rule: BagRule) -> bool:
     return rule.ratio == 1 and rule.replacement == "none" and not rule.complement
 
 
-def _member_job(config: RunConfig, base: Base, corpus: Artifact, name: str, bag: Artifact) -> MemberJob:
+def _say_untrained(bags: dict[str, Artifact]) -> None:
+    """Name the datasets that are too small for a single step: nothing of them would be trained on."""
+    for bag, artifact in bags.items():
+        batch = artifact.spec["batch_size"]
+        for dataset, count in artifact.figures["examples"].items():
+            if count < batch and bag != CORE:
+                log.warning(
+                    "Bag %s holds %d examples of dataset %s, fewer than training.batch_size=%d: none is trained on.",
+                    *(bag, count, dataset, batch),
+                )
+
+
+def _member_job(
+    config: RunConfig, source: BaseSource, base: Artifact, corpus: Artifact, name: str, bag: Artifact
+) -> MemberJob:
     return MemberJob(
         name=name,
         bag=bag.fingerprint,
         bag_key=bag.key,
         parts=corpus.figures["parts"],
         in_batch={dataset.name: dataset.uses_in_batch for dataset in config.corpus.datasets},
+        corpus=corpus.fingerprint,
         base=base.fingerprint,
+        base_place=base.place(MODEL),
         model=config.model,
         training=config.training,
         seed=config.seed,
         prompts=prompts(config),
-        max_tokens=base.max_tokens,
+        max_tokens=source.max_tokens,
     )
 
 
 def _to_merge(config: RunConfig, members: dict[str, Artifact]) -> list[MemberRef]:
     """The members of the recipe, in the order of the configuration; a baseline trained for comparison is none."""
     return [
-        MemberRef(name, str(artifact.local() / MODEL), artifact.fingerprint, artifact.figures["examples"])
+        MemberRef(name, artifact.place(MODEL), artifact.fingerprint, artifact.figures["examples"])
         for bag in config.bags.resolved()
         for name, artifact in [(bag.name, members[bag.name])]
     ]
 
 
-def _reference(base: Base) -> MemberRef:
-    return MemberRef("base", str(base.folder), base.fingerprint, 0)
+def _to_merge_with(base: Artifact) -> MemberRef:
+    return MemberRef("base", base.place(MODEL), base.figures["weights"], 0)
 
 
-def _models(config: RunConfig, base: Base, members: dict[str, Artifact], merged: Artifact) -> list[ModelRef]:
-    """What is evaluated; all models read texts of the same length and with the same templates."""
-    refs = [ModelRef.of("base", base.folder, config.model)]
-    refs += [ModelRef.of(name, artifact.local() / MODEL, config.model) for name, artifact in members.items()]
-    return [*refs, ModelRef.of("merged", merged.local() / MODEL, config.model)]
+def _models(config: RunConfig, base: Artifact, members: dict[str, Artifact], merged: Artifact) -> list[ModelRef]:
+    """What is evaluated; all models read texts of the same length, with the same pooling and templates."""
+    models = {"base": base, **members, "merged": merged}
+    return [
+        replace(ModelRef.of(name, artifact.local() / MODEL, config.model), path=artifact.place(MODEL))
+        for name, artifact in models.items()
+    ]
 
 
 def _sizes(corpus: Artifact) -> dict[str, int]:

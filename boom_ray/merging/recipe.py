@@ -20,7 +20,7 @@ class MemberRef:
 
     Attributes:
         name: name of the bag, or ``base``; used in errors and reports.
-        path: local sentence-transformers folder (for the base a transformers folder will do).
+        path: sentence-transformers folder (for the base a transformers folder will do), or an artifact's place.
         fingerprint: hash of its weights.
         examples: size of its bag, for ``weights: size``.
     """

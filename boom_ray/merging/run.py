@@ -57,7 +57,7 @@ def merge(
     """
     recipe = resolve(config, members)
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(open_checkpoint(Path(member.path), member.name)) for member in members]
+        opened = [stack.enter_context(open_checkpoint(store.resolve(member.path), member.name)) for member in members]
         inputs = _inputs(recipe, members, base, describe(opened[0]))
         size = sum(info.nbytes for one in opened for info in one.tensors.values())
     found = store.get("merge", artifact_key("merge", recipe.spec(), inputs, VERSION))
@@ -105,10 +105,12 @@ def merge_here(
     """Merge members in this process; see `merge`."""
     recipe = resolve(config, members)
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(open_checkpoint(Path(member.path), member.name)) for member in members]
+        opened = [stack.enter_context(open_checkpoint(store.resolve(member.path), member.name)) for member in members]
         check_members(opened, recipe.output_dtype)
         package = describe(opened[0])
-        opened_base = stack.enter_context(open_checkpoint(Path(base.path), base.name)) if recipe.uses_base else None
+        opened_base = (
+            stack.enter_context(open_checkpoint(store.resolve(base.path), base.name)) if recipe.uses_base else None
+        )
 
         def build(draft: Draft) -> None:
             started = time.perf_counter()

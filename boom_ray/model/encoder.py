@@ -25,6 +25,7 @@ class Encoder(nn.Module):
         transformer: the transformers model, or peft's around it.
         pooling: ``cls``, ``mean`` or ``lasttoken``.
         normalize: whether embeddings have length 1.
+        dimension: width of the embeddings.
         pad_id: token id that fills shorter texts.
     """
 
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
         self.pooling = pooling
         self.normalize = normalize
         # Some architectures count positions by where the padding token is, so padding must be that very token.
+        self.dimension = int(transformer.config.hidden_size)
         self.pad_id = int(getattr(transformer.config, "pad_token_id", None) or 0)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -70,7 +72,7 @@ def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None
     unknown = [module.kind for module in modules(folder) if module.kind not in TRAINABLE_MODULES]
     if unknown:
         raise ModelError(f"{folder} has a {unknown[0]} module; only {sorted(TRAINABLE_MODULES)} can be trained.")
-    transformer = _load_transformer(transformer_dir(folder), config.trust_remote_code)
+    transformer = _load_transformer(transformer_dir(folder))
     if dropout is not None:
         for module in transformer.modules():
             if isinstance(module, nn.Dropout):
@@ -84,7 +86,7 @@ def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None
     return Encoder(transformer, pooling_mode(folder, config), config.normalize)
 
 
-def _load_transformer(inner: Path, trust_remote_code: bool) -> nn.Module:
+def _load_transformer(inner: Path) -> nn.Module:
     from transformers import AutoModel
     from transformers.utils import logging
 
@@ -95,7 +97,7 @@ def _load_transformer(inner: Path, trust_remote_code: bool) -> nn.Module:
             inner,
             dtype=torch.float32,
             local_files_only=True,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
@@ -132,9 +134,7 @@ def _with_lora(transformer: nn.Module, config: ModelConfig) -> nn.Module:
         raise ModelError(f"model.lora.targets does not fit this model: {error}") from error
 
 
-def save_model(
-    encoder: Encoder, tokenizer: Any, folder: Path, prompts: Mapping[str, str], max_tokens: int, base: Path
-) -> None:
+def save_model(encoder: Encoder, tokenizer: Any, folder: Path, prompts: Mapping[str, str], max_tokens: int) -> None:
     """Write a complete sentence-transformers folder; adapters are folded into the weights first.
 
     Args:
@@ -143,7 +143,6 @@ def save_model(
         folder: where to.
         prompts: name to prefix, e.g. ``query``, ``document`` and every dataset's name.
         max_tokens: longest text the saved model reads; tokens.
-        base: folder of the base, whose unused tensors (a pooler) stay as they are.
     """
     transformer: Any = encoder.transformer
     if hasattr(transformer, "merge_and_unload"):
@@ -160,7 +159,7 @@ def save_model(
         for index, (kind, path) in enumerate(places)
     ]
     _write(folder / "modules.json", entries)
-    dimension = config.get("hidden_size") or read_json(transformer_dir(base) / "config.json")["hidden_size"]
+    dimension = encoder.dimension
     flags = {f"pooling_mode_{name}": False for name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
     flags[
         {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}.get(

@@ -191,15 +191,14 @@ def _tensor_hashes(folder: Path, path: Path) -> Iterator[list[Any]]:
 def prompts_digest(folder: Path) -> str:
     """Hash of all that turns a text into the transformer's input and its states into a vector, weights aside."""
     facts: dict[str, Any] = {"modules": [module.kind for module in modules(folder)]}
-    for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
-        if (folder / name).exists():
-            facts[name] = read_json(folder / name)
-            facts[name].pop("__version__", None)
+    inner = transformer_dir(folder)
+    for path in (folder / "config_sentence_transformers.json", inner / "sentence_bert_config.json"):
+        if path.exists():
+            facts[path.name] = {**read_json(path), "__version__": None}
     for module in modules(folder):
         if module.kind != "Transformer" and (module.path / "config.json").exists():
             facts[module.kind] = read_json(module.path / "config.json")
-    inner = transformer_dir(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         if (inner / name).exists():
             facts[name] = file_digest(inner / name)
     return digest(facts)

@@ -21,9 +21,7 @@ def load_tokenizer(folder: Path, config: ModelConfig) -> Any:
 
     inner = transformer_dir(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            inner, local_files_only=True, trust_remote_code=config.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"The tokenizer in {inner} cannot be loaded: {error}") from error
     if not tokenizer.is_fast:

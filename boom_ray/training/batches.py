@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from boom_ray.artifacts.plan import Step
+from boom_ray.artifacts.plan import Step, share
 from boom_ray.artifacts.tokens import I32, TokenDataset, TokenExample
 from boom_ray.hashing import U64, mix64, stream_key
 
@@ -90,8 +90,8 @@ class BatchReader:
         ids = source.ids[rows]
         choices = self._choose(ids, examples, step)
         width = max((len(choice.negatives) for choice in choices), default=0)
-        first, last = (place * len(rows) // self.workers for place in (self.rank, self.rank + 1))
-        texts, index = _own_texts(examples[first:last], choices[first:last], width)
+        own = share(len(rows), self.rank, self.workers)
+        texts, index = _own_texts(examples[own], choices[own], width)
         present = np.zeros((len(rows), 1 + width), dtype=np.bool_)
         keys = np.zeros((len(rows), 1 + width), dtype=np.uint64)
         for place, (example, choice) in enumerate(zip(examples, choices, strict=True)):

@@ -59,12 +59,10 @@ class Group:
                 parameter.grad.copy_(flat[offset : offset + size].view_as(parameter))
             offset += size
 
-    def sum(self, value: float) -> float:
-        """Sum of one number over ranks."""
+    def first_fault(self, own: str | None) -> str | None:
+        """What went wrong on any rank, the same answer on all; no rank goes on to wait for one that has given up."""
         if self.workers == 1:
-            return value
-        held = torch.tensor([value], dtype=torch.float64)
-        if dist.get_backend() == "nccl":
-            held = held.cuda()
-        dist.all_reduce(held)
-        return float(held.item())
+            return own
+        found: list[str | None] = [None] * self.workers
+        dist.all_gather_object(found, own)
+        return next((fault for fault in found if fault is not None), None)

@@ -150,6 +150,7 @@ class Loop:
 
     def _loss(self, gathered: torch.Tensor, batch: Batch) -> torch.Tensor:
         """InfoNCE of the whole step from (B, 2+K, d): query, positive and negatives of every example."""
+        gathered = torch.nn.functional.normalize(gathered, dim=-1)  # cosines also where the model keeps its lengths
         excluded = None
         if batch.in_batch:
             excluded = false_negatives(batch.query_keys, batch.known_positives, batch.candidate_keys, batch.labels)

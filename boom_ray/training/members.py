@@ -18,7 +18,7 @@ import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imp
 from boom_ray.config import ResourcesConfig
 from boom_ray.errors import ConfigError, TrainingError
 from boom_ray.events import Event, Report, silent
-from boom_ray.runtime import cause, cluster_resources, event_queue
+from boom_ray.runtime import cause, event_queue, nodes_resources, room
 from boom_ray.store import Artifact, Store
 from boom_ray.training.worker import KIND, MemberJob, train_worker
 
@@ -43,7 +43,7 @@ def train_members(
 
     Raises:
         TrainingError: some members failed; names them, the reason and what is finished.
-        ConfigError: the cluster can never hold one member, or the batch does not divide among the workers.
+        ConfigError: the cluster can never hold one member.
     """
     found = {job.name: store.get(KIND, job.key) for job in jobs}
     for job in jobs:
@@ -55,7 +55,6 @@ def train_members(
     failures: dict[str, str] = {}
     if todo:
         parallel = members_at_once(todo[0].training.resources, len(todo), autoscaling)
-        _check_batch(todo)
         for name, result in _fit_all(store, todo, parallel, report).items():
             if isinstance(result, Artifact):
                 found[name] = result
@@ -76,32 +75,18 @@ def members_at_once(resources: ResourcesConfig, members: int, autoscaling: bool)
     limit = min(members, resources.max_parallel_members or members)
     if autoscaling:
         return limit
-    have = cluster_resources(wait_s=10)
-    need = {
-        "CPU": resources.workers * resources.cpus_per_worker,
-        "GPU": resources.workers * resources.gpus_per_worker,
-        "memory_gb": TRAINER_HELPERS_GB + resources.workers * resources.memory_gb_per_worker,
-    }
-    fits = min(int(have[name] / amount + 1e-9) for name, amount in need.items() if amount)
-    if fits < 1 and have["CPU"] >= need["CPU"] and have["GPU"] >= need["GPU"]:
-        fits = 1  # memory is an estimate: try one rather than refuse
-    if fits < 1:
+    nodes = nodes_resources(wait_s=10)
+    slots = room(nodes, resources.cpus_per_worker, resources.gpus_per_worker)
+    if slots < resources.workers:
         raise ConfigError(
-            f"One member needs {need['CPU']:g} CPUs and {need['GPU']:g} GPUs, the cluster has {have['CPU']:g} and "
-            f"{have['GPU']:g}. Lower training.resources.workers or cpus_per_worker, add nodes, or set "
-            f"cluster.autoscaling=true if it grows on demand."
+            f"One member needs {resources.workers} workers with {resources.cpus_per_worker:g} CPUs and "
+            f"{resources.gpus_per_worker:g} GPUs each; the cluster's {len(nodes)} nodes have room for {slots} at once. "
+            f"Lower training.resources.workers or cpus_per_worker, add nodes, or set cluster.autoscaling=true if the "
+            f"cluster grows on demand."
         )
-    return min(limit, fits)
-
-
-def _check_batch(jobs: Sequence[MemberJob]) -> None:
-    for job in jobs:
-        workers = job.training.resources.workers
-        if job.training.batch_size % workers:
-            raise ConfigError(
-                f"training.batch_size={job.training.batch_size} does not divide among {workers} workers; "
-                f"take a multiple of {workers}."
-            )
+    memory = TRAINER_HELPERS_GB + resources.workers * resources.memory_gb_per_worker
+    by_memory = int(sum(node["memory_gb"] for node in nodes) / memory)  # an estimate, so one member is always tried
+    return max(1, min(limit, slots // resources.workers, by_memory))
 
 
 def _fit_all(store: Store, jobs: Sequence[MemberJob], parallel: int, report: Report) -> dict[str, Artifact | str]:

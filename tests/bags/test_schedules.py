@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boom_ray.artifacts.plan import Plan
+from boom_ray.artifacts.plan import Plan, share
 from boom_ray.bags.schedules import batch_level_shuffling
 from boom_ray.hashing import mix64
 
@@ -38,7 +38,7 @@ def test_slices_of_all_ranks_are_the_step(case):
     plan, _ = make({"a": 40}, batch, 1, 0)
     for index in range(len(plan)):
         step = plan.step(index)
-        parts = [step.slice(rank, workers) for rank in range(workers)]
+        parts = [step.rows[share(len(step.rows), rank, workers)] for rank in range(workers)]
         assert np.concatenate(parts).tolist() == step.rows.tolist()
         assert {len(part) for part in parts} == {batch // workers}
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from boom_ray.artifacts.plan import open_plan
 from boom_ray.bags.sampling import BagRule
-from boom_ray.bags.stage import BagJob, compare, core_rule, load_plan, load_rows, make_bags, rule_of
+from boom_ray.bags.stage import BagJob, compare, core_rule, load_rows, make_bags, rule_of
 from boom_ray.config import BagConfig, BagsConfig, MixtureConfig
 from boom_ray.errors import DataError
 from boom_ray.store import Store
@@ -28,7 +29,7 @@ def test_bags_are_stored_once_and_read_back(ray_cluster, tmp_path):
     bags = make_bags(store, jobs, events.append)
     assert bags["half"].figures["examples"] == {"a": 32, "b": 19}
     assert bags["half"].figures["left_over"] == {"a": 0, "b": 3}
-    assert len(load_plan(bags["half"])) == bags["half"].figures["steps"] == 6
+    assert len(open_plan(store, bags["half"].key)) == bags["half"].figures["steps"] == 6
     rows = {name: load_rows(bag) for name, bag in bags.items()}
     for dataset, size in SIZES.items():
         both = np.concatenate([rows["half"][dataset], rows["rest"][dataset]])

@@ -34,7 +34,11 @@ def test_every_configuration_of_a_run_loads(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.name)
 def test_every_part_is_extended_by_a_configuration_and_is_valid_in_it(path: Path, tmp_path: Path) -> None:
-    base = {"name": "part", "corpus": {"datasets": [{"name": "a", "source": "a.jsonl", "task_type": "sts"}]}}
+    base = {
+        "name": "part",
+        "model": {"query_template": "{task} {text}"},
+        "corpus": {"datasets": [{"name": "a", "source": "a.jsonl", "task_type": "sts"}]},
+    }
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"extends": ["base.yaml", str(path)]}))
     load_config(RunConfig, tmp_path / "run.yaml")

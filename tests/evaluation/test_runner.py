@@ -148,4 +148,4 @@ def test_models_need_different_names(tmp_path: Path, tiny: ModelRef) -> None:
     ],
 )
 def test_actor_count(fields: dict, jobs: int, resources: dict, expected: int) -> None:
-    assert actor_count(EvaluationConfig(**fields), jobs, resources) == expected
+    assert actor_count(EvaluationConfig(**fields), jobs, [resources]) == expected

@@ -65,7 +65,7 @@ def test_equals_sentence_transformers_on_the_base_and_after_saving(bert, tmp_pat
     ours, encoder, tokenizer = embed(bert, ModelConfig(), TEXTS)
     theirs = SentenceTransformer(str(bert), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    save_model(encoder, tokenizer, tmp_path, {"query": "find: "}, 77, bert)
+    save_model(encoder, tokenizer, tmp_path, {"query": "find: "}, 77)
     saved = SentenceTransformer(str(tmp_path), device="cpu")
     assert saved.max_seq_length == 77
     assert saved.prompts["query"] == "find: "
@@ -81,7 +81,7 @@ def test_equals_sentence_transformers_on_the_base_and_after_saving(bert, tmp_pat
 def test_every_pooling_survives_saving(bert, tmp_path, pooling):
     config = ModelConfig(pooling=pooling, normalize=False)
     ours, encoder, tokenizer = embed(bert, config, TEXTS)
-    save_model(encoder, tokenizer, tmp_path, {}, 64, bert)
+    save_model(encoder, tokenizer, tmp_path, {}, 64)
     np.testing.assert_allclose(SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS), ours, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_a_decoder_ends_texts_with_eos_and_keeps_it_when_saved(qwen, tmp_path):
     assert all(ids[-1] == tokenizer.eos_token_id for ids in tokenizer(TEXTS).input_ids)
     worker = Tokenizer.from_str(tokenizer_json(tokenizer))
     assert [one.ids for one in worker.encode_batch(TEXTS)] == tokenizer(TEXTS).input_ids
-    save_model(encoder, tokenizer, tmp_path, {}, 64, qwen)
+    save_model(encoder, tokenizer, tmp_path, {}, 64)
     np.testing.assert_allclose(SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS), ours, atol=1e-5)
     again = load_tokenizer(tmp_path, config)
     assert again(TEXTS).input_ids == tokenizer(TEXTS).input_ids  # not appended twice
@@ -120,7 +120,7 @@ def test_adapters_are_folded_when_saved(qwen, tmp_path):
             parameter.normal_(std=0.3)
         batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
         ours = encoder(batch["input_ids"], batch["attention_mask"]).numpy()
-    save_model(encoder, tokenizer, tmp_path, {}, 64, qwen)
+    save_model(encoder, tokenizer, tmp_path, {}, 64)
     assert set(load_file(tmp_path / "model.safetensors")) == set(load_file(qwen / "model.safetensors"))
     np.testing.assert_allclose(SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS), ours, atol=1e-5)
     with pytest.raises(ModelError, match=r"model\.lora\.targets does not fit"):
@@ -136,7 +136,7 @@ def test_a_missing_pooler_is_left_out_and_other_missing_tensors_are_named(bert, 
     prints = []
     for name in ("a", "b"):
         encoder = load_encoder(folder, ModelConfig())
-        save_model(encoder, tokenizer, tmp_path / name, {}, 64, folder)
+        save_model(encoder, tokenizer, tmp_path / name, {}, 64)
         prints.append(weights_fingerprint(tmp_path / name))
     assert prints[0] == prints[1] == weights_fingerprint(folder)
     lost = next(name for name in tensors if "attention" in name)

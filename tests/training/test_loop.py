@@ -92,7 +92,7 @@ def test_resume_is_bit_identical_with_dropout(folder, tmp_path):
     assert states == [5, 10, 15]
     assert curve == [4, 8, 12, 16]
     again = make_loop(folder, Group(0, 1), config)
-    start = load_state(tmp_path / "10", again.encoder, again.optimizer)
+    start, _ = load_state(tmp_path / "10", again.encoder, again.optimizer)
     again.run(start, ignore, ignore)
     for name, value in weights(whole.encoder).items():
         assert torch.equal(value, again.parameters[name]), name

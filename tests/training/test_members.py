@@ -18,6 +18,7 @@ from boom_ray.errors import ConfigError, TrainingError
 from boom_ray.events import Event
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Store
+from boom_ray.training.base import MODEL, BaseJob, make_base
 from boom_ray.training.members import members_at_once, train_members
 from boom_ray.training.worker import MemberJob
 from tests.tiny_model import make_tiny_model
@@ -49,6 +50,8 @@ def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -
         BagJob(name, rule, rule.draw, 8, 1, mixture, 0, "c", parts) for name, rule in zip(rates, rules, strict=True)
     ]
     bags = make_bags(store, bag_jobs)
+    model = ModelConfig(base=str(base))
+    start = make_base(store, BaseJob(model, weights_fingerprint(base), "digest", {}, 64))
     return [
         MemberJob(
             name=name,
@@ -56,8 +59,10 @@ def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -
             bag_key=bags[name].key,
             parts=parts,
             in_batch={"a": True, "b": False},
-            base=weights_fingerprint(base),
-            model=ModelConfig(base=str(base)),
+            corpus="c",
+            base=start.fingerprint,
+            base_place=start.place(MODEL),
+            model=model,
             training=training.model_copy(update={"learning_rate": rate}),
             seed=4,
             prompts={},
@@ -118,15 +123,22 @@ def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp
 
 
 def test_a_member_larger_than_the_cluster_is_refused_at_once(ray_cluster):
-    with pytest.raises(ConfigError, match=r"needs 99 CPUs .* the cluster has 4"):
+    with pytest.raises(ConfigError, match=r"needs 99 workers .* room for 4 at once"):
         members_at_once(ResourcesConfig(workers=99), 1, autoscaling=False)
     assert members_at_once(ResourcesConfig(workers=2, memory_gb_per_worker=0.1), 3, autoscaling=False) == 2
     assert members_at_once(ResourcesConfig(workers=99), 3, autoscaling=True) == 3
 
 
-def test_a_batch_that_does_not_divide_is_refused(ray_cluster, tmp_path, base):
+def test_tokens_pooling_and_policy_are_in_the_key(ray_cluster, tmp_path, base):
     store = Store(tmp_path)
     (job,) = make_jobs(store, base, {"m": 1e-3}, workers=1)
-    uneven = job.training.model_copy(update={"resources": ResourcesConfig(workers=3, memory_gb_per_worker=0.1)})
-    with pytest.raises(ConfigError, match=r"batch_size=8 does not divide among 3 workers"):
-        train_members(store, [replace(job, training=uneven)])
+    others = [
+        replace(job, corpus="other tokens"),
+        replace(job, base="other base"),
+        replace(job, in_batch={"a": False, "b": False}),
+        replace(job, prompts={"query": "q: "}),
+        replace(job, training=job.training.model_copy(update={"learning_rate": 2e-3})),
+    ]
+    assert len({one.key for one in [job, *others]}) == 1 + len(others)
+    moved = job.training.model_copy(update={"log_every": 7, "checkpoint_every": 3})
+    assert replace(job, name="n", bag_key="k", parts={}, base_place="p", training=moved).key == job.key
