@@ -96,15 +96,17 @@ def train_worker(payload: dict[str, Any]) -> dict[str, str] | None:
     """Entry of a Ray Train worker; ``payload`` holds ``job``, ``store`` and ``queue``.
 
     Returns:
-        None, or on rank 0 ``{"error": class name, "text": message}`` of an error that a restart would only repeat.
+        None, or on rank 0 ``{"error": class name, "text": message}`` of an error that a restart would only repeat;
+        a TrainingError is met by all ranks in the same step.
     """
     _quiet_reports()
     try:
         _train(payload["job"], payload["store"], payload["queue"])
     except BoomError as error:
-        if Group.current().rank:
-            raise  # rank 0 may be waiting for this worker, and only a dead one lets it go
-        return {"error": type(error).__name__, "text": str(error)}
+        group = Group.current()
+        if group.workers > 1 and not isinstance(error, TrainingError):
+            raise  # the others may be waiting for this worker, and only a dead one lets them go
+        return {"error": type(error).__name__, "text": str(error)} if group.rank == 0 else None
     return None
 
 
