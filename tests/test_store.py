@@ -297,3 +297,17 @@ def test_relative_and_url_roots_name_the_same_place(tmp_path: Path, monkeypatch:
     made = make(Store("store"))
     assert Store(f"file://{tmp_path}/store").get("thing", made.key) == made
     assert Store(tmp_path / "store" / "").root == str(tmp_path / "store")
+
+
+def test_an_artifact_is_found_by_its_place_on_any_store(tmp_path: Path) -> None:
+    def build(draft: Draft) -> None:
+        (draft.path / "model").mkdir()
+        (draft.path / "model" / "a.txt").write_text("text")
+
+    for root in (tmp_path / "store", "memory://places"):
+        store = Store(root)
+        place = store.materialize("member", {"n": 1}, {}, build).place("model")
+        assert (Store(root).resolve(place) / "a.txt").read_text() == "text"
+    assert Store(tmp_path).resolve(str(tmp_path)) == tmp_path
+    with pytest.raises(StoreError, match="Artifact member/00 is missing"):
+        Store(tmp_path).resolve("artifact:member/00/model")
