@@ -66,6 +66,7 @@ class Recorder:
         rows = counts_table(corpus)
         run.table("counts.csv", rows)
         run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
+        run.end()
         self._table(rows, "Corpus: examples per dataset")
         for name, facts in corpus.figures["datasets"].items():
             if facts["rejected"]:
@@ -83,6 +84,7 @@ class Recorder:
         run.table("bags.csv", rows)
         run.metrics({"coverage": shared.coverage})
         run.figure("bag_overlap.png", bag_overlap(list(shared.names), shared.shared.tolist()))
+        run.end()
 
     def expect(self, jobs: Sequence[MemberJob]) -> None:
         """Open the members' runs, so that figures find them while training goes on."""
@@ -125,7 +127,7 @@ class Recorder:
         if self.config.tracking.log_model:
             self.parent.model(released.local() / MODEL, "model", self.config.tracking.register_as)
         self.parent.metrics({"wall_seconds": time.monotonic() - self.started})
-        for run in [*self._children.values(), self.parent]:
+        for run in [*(run for run in self._children.values() if not run.handle.ended), self.parent]:
             run.end("FAILED" if run is self.parent and result.evaluation.failures else "FINISHED")
         self.space.tracker.flush()
         self._summary(result, rows, folder)
