@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
-GAIN, LOSS, NEUTRAL = "#0072B2", "#D55E00", "#666666"
+GAIN, LOSS = "#0072B2", "#D55E00"
 
 
 def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], window: int | None = None) -> Figure:

@@ -58,13 +58,14 @@ class Encoder(nn.Module):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
 
-def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None) -> Encoder:
+def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None, seed: int = 0) -> Encoder:
     """Load a base in float32, with LoRA adapters if configured.
 
     Args:
         folder: model folder, see `boom_ray.model.folder.resolve_base`.
         config: pooling, normalisation, adapters.
         dropout: probability that replaces every dropout of the base; None leaves them.
+        seed: of the adapters' first weights, so that every worker and every run starts with the same.
 
     Raises:
         ModelError: the weights lack tensors the architecture needs, or the folder has modules that cannot be trained.
@@ -82,7 +83,9 @@ def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None
     if config.gradient_checkpointing:
         transformer.gradient_checkpointing_enable()
     if config.lora is not None:
-        transformer = _with_lora(transformer, config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            transformer = _with_lora(transformer, config)
     return Encoder(transformer, pooling_mode(folder, config), config.normalize)
 
 

@@ -141,7 +141,7 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
 def _prepare(job: MemberJob, store: Store, group: Group) -> Loop:
     """Load model, plan and corpus; nothing here waits for other workers."""
     base = store.resolve(job.base_place)
-    encoder = load_encoder(base, job.model, job.training.dropout).to(ray.train.torch.get_device())
+    encoder = load_encoder(base, job.model, job.training.dropout, job.seed).to(ray.train.torch.get_device())
     plan = open_plan(store, job.bag_key)
     steps = min(len(plan), job.training.max_steps or len(plan))
     reader = BatchReader(

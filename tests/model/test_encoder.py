@@ -127,6 +127,17 @@ def test_adapters_are_folded_when_saved(qwen, tmp_path):
         load_encoder(qwen, ModelConfig(lora=LoraConfig(targets=("no_such_layer",))))
 
 
+def test_adapters_start_alike_on_every_worker(qwen):
+    config = ModelConfig(lora=LoraConfig(rank=4))
+    starts = []
+    for noise, seed in ((1, 0), (2, 0), (3, 5)):
+        torch.manual_seed(noise)  # whatever this process has drawn before
+        starts.append(load_encoder(qwen, config, seed=seed).trainable())
+    one, again, other = starts
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    assert not all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 def test_a_missing_pooler_is_left_out_and_other_missing_tensors_are_named(bert, tmp_path):
     folder = Path(shutil.copytree(bert, tmp_path / "cut"))
     tensors = load_file(folder / "model.safetensors")
