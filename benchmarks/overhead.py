@@ -44,6 +44,7 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     """The work itself; the job's store gives the tokens and plans so that both train on the same steps."""
     import torch
 
+    from boom_ray.artifacts.batches import BatchReader
     from boom_ray.artifacts.plan import open_plan
     from boom_ray.artifacts.tokens import open_corpus
     from boom_ray.events import silent
@@ -51,7 +52,6 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     from boom_ray.model.encoder import load_encoder, save_model
     from boom_ray.model.tokenizer import load_tokenizer
     from boom_ray.store import Store
-    from boom_ray.training.batches import BatchReader
     from boom_ray.training.group import Group
     from boom_ray.training.loop import Loop
 

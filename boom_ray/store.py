@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -24,11 +25,12 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from boom_ray.disk import MANIFEST, cache_dir, rename_into_place
 from boom_ray.errors import StoreError
 from boom_ray.hashing import digest
 
-MANIFEST = "artifact.json"
 ARTIFACT = "artifact:"
+KEY = re.compile(r"[0-9a-f]{32}")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class Artifact:
         fs, path = fsspec.url_to_fs(self.uri)
         if isinstance(fs, LocalFileSystem):
             return Path(path)
-        target = _cache_dir() / self.kind / self.key
+        target = cache_dir() / self.kind / self.key
         if not self._is_complete(target):
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ class Artifact:
                 for name in [*self.files, MANIFEST]:
                     (draft / name).parent.mkdir(parents=True, exist_ok=True)
                     fs.get_file(f"{path}/{name}", str(draft / name))
-                _rename_into_place(draft, target)
+                rename_into_place(draft, target)
             except OSError as error:
                 raise StoreError(f"{self.uri} cannot be copied to {target}: {error}.") from error
             finally:
@@ -93,11 +95,15 @@ class Artifact:
 
 @dataclass
 class Draft:
-    """An artifact being written: put files under `path`, facts into `figures`, optionally set `fingerprint`."""
+    """An artifact being written: put files under `path`, facts into `figures`, optionally set `fingerprint`.
+
+    Files that other machines have uploaded to the artifact's place themselves (`Store.upload`) are named in `placed`.
+    """
 
     path: Path
     figures: dict[str, Any] = field(default_factory=dict)
     fingerprint: str | None = None
+    placed: dict[str, int] = field(default_factory=dict)
 
 
 class Store:
@@ -146,6 +152,29 @@ class Store:
         if found is None:
             raise StoreError(f"Artifact {kind}/{key} is missing from {self.root}; run the job again to rebuild it.")
         return found.local() / inner
+
+    def finished(self, kind: str = "*") -> list[tuple[str, str]]:
+        """Kind and key of every finished artifact of a kind, or of all kinds; sorted.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        try:
+            found = self.fs.glob(f"{self._path}/{kind}/*/{MANIFEST}")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"The store {self.root} cannot be read: {error}. Check its path.") from error
+        pairs = [tuple(str(path).rsplit("/", 3)[1:3]) for path in found]
+        return sorted((name, key) for name, key in pairs if KEY.fullmatch(key))
+
+    def local_folder(self, place: str) -> Path | None:
+        """What `resolve` would give, if that is on this machine already and nothing has to be copied."""
+        if not place.startswith(ARTIFACT):
+            return Path(place) if Path(place).is_dir() else None
+        kind, key, inner = place.removeprefix(ARTIFACT).split("/", 2)
+        folder = (Path(self._path) if self.is_local else cache_dir()) / kind / key
+        return folder / inner if (folder / MANIFEST).exists() else None
 
     def check_writable(self) -> None:
         """Write and remove a small file, so that a read-only or full store is found before hours of work.
@@ -276,21 +305,32 @@ class Store:
             "inputs": inputs,
             "figures": draft.figures,
             "fingerprint": draft.fingerprint or key,
-            "files": files,
+            "files": {**draft.placed, **files},
         }
         (draft.path / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
         place = f"{self._path}/{kind}/{key}"
         if self.is_local:
             draft.path.chmod(0o755)
-            _rename_into_place(draft.path, Path(place))
+            rename_into_place(draft.path, Path(place))
         else:
             for name in [*files, MANIFEST]:
-                self.fs.makedirs(f"{place}/{name}".rsplit("/", 1)[0], exist_ok=True)
-                self.fs.put_file(str(draft.path / name), f"{place}/{name}")
+                self._put(draft.path / name, f"{place}/{name}")
         artifact = self.get(kind, key)
         if artifact is None:
             raise StoreError(f"Artifact {kind}/{key} was written but cannot be read back from {self.root}.")
         return artifact
+
+    def upload(self, path: Path, kind: str, key: str, name: str) -> None:
+        """Put one file of an unfinished artifact at its place in a remote store; it counts once it is committed."""
+        self._put(path, f"{self._path}/{kind}/{key}/{name}")
+
+    def uploaded_size(self, kind: str, key: str, name: str) -> int:
+        """Bytes of a file that `upload` has put there."""
+        return int(self.fs.size(f"{self._path}/{kind}/{key}/{name}"))
+
+    def _put(self, path: Path, place: str) -> None:
+        self.fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+        self.fs.put_file(str(path), place)
 
     def _first_fault(self, place: str, files: dict[str, int]) -> str | None:
         for name, size in files.items():
@@ -313,25 +353,3 @@ class Store:
 def artifact_key(kind: str, spec: dict[str, Any], inputs: dict[str, Any], version: int = 1) -> str:
     """Key of an artifact: 32 hexadecimal digits of its kind, format version, spec and inputs."""
     return digest({"kind": kind, "version": version, "spec": spec, "inputs": inputs})
-
-
-def _cache_dir() -> Path:
-    """Where copies of remote artifacts are kept on this machine; every user has their own."""
-    default = Path(tempfile.gettempdir()) / f"boom_ray_cache_{os.getuid()}"
-    return Path(os.environ.get("BOOM_CACHE_DIR", default))
-
-
-def _rename_into_place(draft: Path, place: Path) -> None:
-    """Atomic rename; when another writer of the same key was first, its equal result stays and ours goes."""
-    try:
-        draft.rename(place)
-        return
-    except OSError:
-        if not place.is_dir():
-            raise
-    if not (place / MANIFEST).exists():  # what a killed `rm -r` leaves; it would be in the way for ever
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))
-        draft.rename(place)
-        return
-    shutil.rmtree(draft, ignore_errors=True)

@@ -38,5 +38,9 @@ def write_plain_model(
         if value is not None:
             (folder / file).write_text(json.dumps(value), encoding="utf-8")
     for module, inner in {"": tensors, **(modules or {})}.items():
-        save_file(dict(inner), folder / module / "model.safetensors", metadata={"format": "pt"})
+        save_file(
+            {name: tensor.clone() for name, tensor in inner.items()},
+            folder / module / "model.safetensors",
+            metadata={"format": "pt"},
+        )
     return folder

@@ -5,7 +5,8 @@ from boom_ray.config.cluster import ClusterConfig, TrackingConfig
 from boom_ray.config.corpus import ColumnsConfig, CorpusConfig, DatasetConfig, EmbeddedConfig
 from boom_ray.config.evaluation import EvaluationConfig, TaskConfig
 from boom_ray.config.load import load_config, to_yaml
-from boom_ray.config.merge import MergeConfig
+from boom_ray.config.merge import MergeConfig, ProbeConfig, RuleConfig
+from boom_ray.config.merge_job import MemberConfig, MergeJobConfig
 from boom_ray.config.run import RunConfig
 from boom_ray.config.section import Section
 from boom_ray.config.training import LoraConfig, ModelConfig, ResourcesConfig, TrainingConfig
@@ -20,10 +21,14 @@ __all__ = [
     "EmbeddedConfig",
     "EvaluationConfig",
     "LoraConfig",
+    "MemberConfig",
     "MergeConfig",
+    "MergeJobConfig",
     "MixtureConfig",
     "ModelConfig",
+    "ProbeConfig",
     "ResourcesConfig",
+    "RuleConfig",
     "RunConfig",
     "Section",
     "TaskConfig",

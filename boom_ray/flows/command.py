@@ -34,8 +34,11 @@ def command(schema: type[S], flow: Callable[[S], int], description: str, argv: S
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="values that replace those of the file")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and end")
     parser.add_argument("--verbose", action="store_true", help="show what Ray prints (cluster.verbose=true)")
-    arguments = parser.parse_args(argv)
-    overrides = [*arguments.overrides, *(["cluster.verbose=true"] if arguments.verbose else [])]
+    if "dry_run" in schema.model_fields:
+        parser.add_argument("--dry-run", action="store_true", help="print what would be done and end (dry_run=true)")
+    arguments = parser.parse_intermixed_args(argv)  # switches may stand between overrides
+    switches = {"cluster.verbose=true": arguments.verbose, "dry_run=true": getattr(arguments, "dry_run", False)}
+    overrides = [*arguments.overrides, *(override for override, wanted in switches.items() if wanted)]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         config = load_config(schema, arguments.config, overrides)

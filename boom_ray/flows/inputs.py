@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from boom_ray.config import RunConfig
+from boom_ray.config import CorpusConfig, EmbeddedConfig, MergeJobConfig, RunConfig
 from boom_ray.corpus.embedded import embedded_artifact
 from boom_ray.errors import ConfigError
 from boom_ray.events import Report
@@ -16,6 +16,7 @@ from boom_ray.store import Artifact, Store
 from boom_ray.training.base import BaseJob
 
 PREFIX = "embedded:"
+C = TypeVar("C", bound=RunConfig | MergeJobConfig)
 
 
 @dataclass(frozen=True)
@@ -54,33 +55,33 @@ def load_base(config: RunConfig) -> BaseSource:
     )
 
 
-def with_embedded(store: Store, config: RunConfig, report: Report) -> RunConfig:
+def with_embedded(store: Store, config: C, report: Report) -> C:
     """The configuration with every ``embedded:NAME`` replaced by a path; builds the embedded text if it is used.
 
     Raises:
         ConfigError: there is no embedded dataset or task of that name.
     """
-    sources = [dataset.source for dataset in config.corpus.datasets]
+    corpus: CorpusConfig | None = config.corpus
+    sources = [dataset.source for dataset in corpus.datasets] if corpus else []
     paths = [task.path or "" for task in config.evaluation.tasks]
     if not any(name.startswith(PREFIX) for name in [*sources, *paths]):
         return config
-    artifact = embedded_artifact(store, config.corpus.embedded, report)
-    datasets = tuple(
-        dataset.model_copy(update={"source": _path(artifact, dataset.source, "train", ".jsonl")})
-        for dataset in config.corpus.datasets
-    )
+    artifact = embedded_artifact(store, corpus.embedded if corpus else EmbeddedConfig(), report)
+    update: dict[str, Any] = {}
+    if corpus:
+        placed = tuple(
+            dataset.model_copy(update={"source": _path(artifact, dataset.source, "train", ".jsonl")})
+            for dataset in corpus.datasets
+        )
+        update["corpus"] = corpus.model_copy(update={"datasets": placed})
     groups: dict[str, Any] = {}
     for group in ("in_domain", "out_of_domain"):
         groups[group] = tuple(
             task.model_copy(update={"path": _path(artifact, task.path, "tests", "")} if task.path else {})
             for task in getattr(config.evaluation, group)
         )
-    return config.model_copy(
-        update={
-            "corpus": config.corpus.model_copy(update={"datasets": datasets}),
-            "evaluation": config.evaluation.model_copy(update=groups),
-        }
-    )
+    update["evaluation"] = config.evaluation.model_copy(update=groups)
+    return config.model_copy(update=update)
 
 
 def _path(artifact: Artifact, name: str, folder: str, suffix: str) -> str:

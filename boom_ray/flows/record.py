@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,23 +11,22 @@ from boom_ray.bags.overlap import Overlap
 from boom_ray.config import RunConfig, to_yaml
 from boom_ray.corpus.counts import counts_table
 from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
-from boom_ray.evaluation.scores import GROUPS
+from boom_ray.flows.geometry import report_geometry
 from boom_ray.flows.inputs import prompts
+from boom_ray.flows.merge_record import NOT_IN_RESULT, record_merge
 from boom_ray.flows.pictures import bag_overlap, loss_curves, task_gains
+from boom_ray.flows.preparing import Prepared
+from boom_ray.flows.summary import link_model, means, say_summary, say_table
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
 from boom_ray.merging.card import CardFacts, CardMember, model_card
 from boom_ray.merging.run import MODEL, release
-from boom_ray.progress import render_table
 from boom_ray.store import Artifact
 from boom_ray.tracking import Run
 from boom_ray.training.worker import MemberJob
 
 if TYPE_CHECKING:
     from boom_ray.flows.run import Result
-
-NOT_IN_RESULT = ("store", "tracking", "cluster")  # where a run lies and is logged, not what it is
-BASELINE_NOTE = "100 % = batch-level shuffling"
 
 
 class Recorder:
@@ -67,7 +64,7 @@ class Recorder:
         run.table("counts.csv", rows)
         run.metrics({"examples": float(sum(facts["rows"] for facts in corpus.figures["datasets"].values()))})
         run.end()
-        self._table(rows, "Corpus: examples per dataset")
+        say_table(self.space, rows, "Corpus: examples per dataset")
         for name, facts in corpus.figures["datasets"].items():
             if facts["rejected"]:
                 place = f"{self.space.store.location('dataset', facts['key'])}/rejects.jsonl"
@@ -108,11 +105,12 @@ class Recorder:
             run.params({key: member.figures[key] for key in ("steps", "examples", "seconds")})
         self.parent.figure("loss_curves.png", loss_curves(curves))
 
-    def merge(self, merged: Artifact) -> None:
-        """The recipe and what it did."""
+    def merge(self, merged: Artifact, ready: Prepared) -> None:
+        """The recipe and what it did, and how the members lie to one another."""
         run = self.child("merge", "merge", _lineage(merged))
-        run.params(merged.spec | {"weights_used": merged.figures["weights"]})
-        run.metrics({name: float(merged.figures[name]) for name in ("tensors", "parameters", "bytes_read")})
+        record_merge(run, merged, ready)
+        if self.config.merge.geometry:
+            report_geometry(self.space, run, ready.inputs, ready.config)
 
     def finish(self, result: Result) -> None:
         """Scores, pictures, the model with its card, and the last words on the screen."""
@@ -120,7 +118,7 @@ class Recorder:
         self._scores(result, rows)
         card = model_card(self._card(result, rows))
         released = release(self.space.store, result.merged, card)
-        folder = self._link(released.local() / MODEL)
+        folder = link_model(self.space.store, released.local() / MODEL, self.config.name)
         self.parent.text("model_card.md", card)
         self.parent.note(card.split("---\n", 2)[-1])
         self.parent.tags({"model": str(folder), "release": released.key})
@@ -130,18 +128,7 @@ class Recorder:
         for run in [*(run for run in self._children.values() if not run.handle.ended), self.parent]:
             run.end("FAILED" if run is self.parent and result.evaluation.failures else "FINISHED")
         self.space.tracker.flush()
-        self._summary(result, rows, folder)
-
-    def _link(self, folder: Path) -> Path:
-        """A path that people can remember, ``<store>/models/<name of the run>``, where the store is a directory."""
-        if not self.space.store.is_local:
-            return folder
-        link = Path(self.space.store.root) / "models" / self.config.name
-        link.parent.mkdir(exist_ok=True)
-        fresh = link.with_name(f".{link.name}-{os.getpid()}")
-        fresh.symlink_to(os.path.relpath(folder, link.parent))
-        fresh.replace(link)
-        return link
+        say_summary(self.space, rows, folder, self.started, result.baseline)
 
     def _scores(self, result: Result, rows: list[Row]) -> None:
         if not rows:  # no evaluation is configured
@@ -188,52 +175,9 @@ class Recorder:
             members=members,
             datasets={name: int(facts["rows"]) for name, facts in result.corpus.figures["datasets"].items()},
             prompts=prompts(self.config),
-            scores=[_means(row, result.baseline) for row in rows],
+            scores=[means(row, result.baseline) for row in rows],
             lineage=lineage,
         )
-
-    def _summary(self, result: Result, rows: Sequence[Row], folder: Path) -> None:
-        if rows:
-            self._table([_means(row, result.baseline) for row in rows], "Scores, mean over tasks (100 = perfect)")
-            self._table(_by_task(rows), "Scores by task")
-        else:
-            self.space.progress.say("No scores: the configuration has no evaluation tasks.")
-        lines = [
-            f"The merged model: {folder}",
-            "    from sentence_transformers import SentenceTransformer",
-            f'    model = SentenceTransformer("{folder}")',
-            '    print(model.encode(["how do I sort a list?"]).shape)',
-            f"Every step in MLflow: {self.space.tracker.how_to_open()}",
-            f"All artifacts: {self.space.store.root}; the same command again computes only what is missing.",
-            f"Took {time.monotonic() - self.started:.0f} s.",
-        ]
-        self.space.progress.say("\n".join(lines))
-
-    def _table(self, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-        self.space.progress.say("")
-        render_table(rows, title, self.space.progress.console)
-        self.space.progress.say("")
-
-
-def _means(row: Row, baseline: str | None) -> dict[str, str | float]:
-    """A model's means in percent; the baseline says what it is."""
-    name = str(row["model"])
-    result: dict[str, str | float] = {"model": f"{name} ({BASELINE_NOTE})" if name == baseline else name}
-    for group in GROUPS:
-        value = row.get(group)
-        if isinstance(value, float):
-            result[group.replace("_", "-")] = round(value * 100, 2)
-    return result
-
-
-def _by_task(rows: Sequence[Row]) -> list[dict[str, str | float]]:
-    """One row per task, one column per model, in percent."""
-    tasks = [key for key in rows[0] if key not in {"model", *GROUPS}] if rows else []
-    return [
-        {"task": task}
-        | {str(row["model"]): round(value * 100, 2) for row in rows if isinstance(value := row[task], float)}
-        for task in tasks
-    ]
 
 
 def _bag_words(bag: Artifact) -> str:

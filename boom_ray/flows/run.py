@@ -15,9 +15,12 @@ from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.flows.inputs import BaseSource, load_base, prompts, with_embedded
+from boom_ray.flows.preparing import Ground, check_ground, prepare
 from boom_ray.flows.record import Recorder
 from boom_ray.flows.workspace import Workspace, workspace
 from boom_ray.hashing import stream_key
+from boom_ray.merging.job import MergeInputs
+from boom_ray.merging.probe.sample import LossSettings
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL, merge
 from boom_ray.store import Artifact
@@ -71,6 +74,7 @@ def run(config: RunConfig) -> int:
 
 
 def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
+    check_ground(config.merge, True, True, config.evaluation)
     members_at_once(config.training.resources, 1, config.cluster.autoscaling)
     source = load_base(config)
     resolved = with_embedded(space.store, config, space)
@@ -91,8 +95,11 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     recorder.expect(member_jobs)
     members = train_members(space.store, member_jobs, config.cluster.autoscaling, space)
     recorder.members(members)
-    merged = merge(space.store, _to_merge(config, members), _to_merge_with(base), config.merge, space)
-    recorder.merge(merged)
+    inputs = MergeInputs(_to_merge(config, members), _to_merge_with(base))
+    ground = Ground(config.model, resolved.evaluation, LossSettings.of(config.training), corpus)
+    ready = prepare(space, inputs, config.merge, ground)
+    merged = merge(space.store, ready.inputs, ready.config, space)
+    recorder.merge(merged, ready)
     evaluation = evaluate(space.store, _models(config, base, members, merged), resolved.evaluation, space)
     return Result(corpus, bags, members, baseline, merged, evaluation, shared)
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from boom_ray.errors import MergeError
-from boom_ray.hashing import file_digest
 from boom_ray.merging.checkpoint import Checkpoint, TensorInfo
-from boom_ray.model.folder import modules, read_json, transformer_dir
-
-UNIMPORTANT = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "__version__"})
-"""Keys of JSON files that say where a model comes from or how it was saved, not what it computes."""
-PER_CALL = frozenset({"truncation", "padding"})
-"""Keys of tokenizer.json that every call sets anew."""
-VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+from boom_ray.merging.facts import config_difference, first_difference, named_facts, short
+from boom_ray.merging.tied import EMBEDDINGS, check_aliases, ends_with
 
 
 def check_members(members: Sequence[Checkpoint], output_dtype: str) -> None:
     """Check that all members agree with the first.
 
     Raises:
-        MergeError: they differ in tensor names, shapes or types, architecture, modules, pooling, prompts or tokenizer;
-            the text names the first difference.
+        MergeError: they differ in tensor names, shapes or types, vocabulary, architecture, modules, pooling, prompts,
+            length or tokenizer; the text names the first difference. Or a tensor that a member stores twice (tied
+            embeddings) has two values.
     """
     first = members[0]
-    expected = list(_facts(first.folder)) if len(members) > 1 else []
+    expected = dict(named_facts(first)) if len(members) > 1 else {}
     for other in members[1:]:
         _check_tensors(first, other, output_dtype)
         _check_facts(first, other, expected)
+    for member in members:
+        check_aliases(member)
 
 
 def align_base(base: Checkpoint, member: Checkpoint) -> dict[str, TensorInfo]:
@@ -89,60 +84,29 @@ def _check_tensors(first: Checkpoint, other: Checkpoint, output_dtype: str) -> N
 
 
 def _check_shape(label: str, info: TensorInfo, other_label: str, other: TensorInfo) -> None:
-    if info.shape != other.shape:
+    if info.shape == other.shape:
+        return
+    if info.shape[1:] == other.shape[1:] and any(ends_with(other.name, ending) for ending in EMBEDDINGS):
         raise MergeError(
-            f"Tensor {other.key} has shape {list(info.shape)} in {label} and {list(other.shape)} in {other_label}; "
-            f"only models of one size and one vocabulary can be merged."
+            f"The vocabularies differ: {other.key} has {info.shape[0]} rows in {label} and {other.shape[0]} in "
+            f"{other_label}. One of the two had tokens added or its embeddings padded; train both with one tokenizer, "
+            f"or bring them to one size with resize_token_embeddings."
         )
+    raise MergeError(
+        f"Tensor {other.key} has shape {list(info.shape)} in {label} and {list(other.shape)} in {other_label}; "
+        f"only models of one size and one vocabulary can be merged."
+    )
 
 
-def _check_facts(first: Checkpoint, other: Checkpoint, expected: list[tuple[str, Any]]) -> None:
-    found = dict(_facts(other.folder))
-    wanted = dict(expected)
-    for place in [*wanted, *sorted(found.keys() - wanted.keys())]:
-        difference = _first_difference(wanted.get(place), found.get(place), "")
+def _check_facts(first: Checkpoint, other: Checkpoint, expected: dict[str, object]) -> None:
+    found = dict(named_facts(other))
+    for place in [*expected, *sorted(found.keys() - expected.keys())]:
+        left, right = expected.get(place), found.get(place)
+        difference = config_difference(left, right) if place.endswith("config.json") else first_difference(left, right)
         if difference is None:
             continue
-        key, left, right = difference
+        key, one, two = difference
         raise MergeError(
-            f"Members {first.label} and {other.label} differ in {place}{f', {key}' if key else ''}: {_short(left)} and "
-            f"{_short(right)}. Only models that turn a text into a vector in the same way can be merged."
+            f"Members {first.label} and {other.label} differ in {place}{f', {key}' if key else ''}: {short(one)} and "
+            f"{short(two)}. Only models that turn a text into a vector in the same way can be merged."
         )
-
-
-def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Everything but weights that decides a vector, by file; tokenizers by their content hash."""
-    yield "modules.json", [[module.kind, module.path.relative_to(folder).as_posix()] for module in modules(folder)]
-    for place in [folder, *(module.path for module in modules(folder))]:
-        for name in ("config.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
-            if (place / name).exists():
-                yield (place / name).relative_to(folder).as_posix(), read_json(place / name)
-    yield from _tokenizer_facts(transformer_dir(folder))
-
-
-def _tokenizer_facts(inner: Path) -> Iterator[tuple[str, Any]]:
-    if (inner / "tokenizer.json").exists():
-        content = {key: value for key, value in read_json(inner / "tokenizer.json").items() if key not in PER_CALL}
-        yield "tokenizer.json", content
-        return
-    for name in VOCABULARIES:
-        if (inner / name).exists():
-            yield name, file_digest(inner / name)
-
-
-def _first_difference(left: Any, right: Any, key: str) -> tuple[str, Any, Any] | None:
-    """Dotted key and both values of the first difference of two JSON values, None when there is none."""
-    if not (isinstance(left, dict) and isinstance(right, dict)):
-        return None if left == right else (key, left, right)
-    for name in sorted(left.keys() | right.keys()):
-        if name in UNIMPORTANT:
-            continue
-        found = _first_difference(left.get(name), right.get(name), f"{key}.{name}" if key else name)
-        if found is not None:
-            return found
-    return None
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ import numpy as np
 
 from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError
-from boom_ray.merging.methods import F64, METHODS, Method
+from boom_ray.merging.methods.method import Method
+from boom_ray.merging.registry import METHODS
+from boom_ray.merging.rules import Rule, check_rules, parse_layers
+from boom_ray.merging.space import F64
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class MemberRef:
 
     Attributes:
         name: name of the bag, or ``base``; used in errors and reports.
-        path: sentence-transformers folder (for the base a transformers folder will do), or an artifact's place.
+        path: model folder, adapter folder, or an artifact's place.
         fingerprint: hash of its weights.
         examples: size of its bag, for ``weights: size``.
     """
@@ -38,51 +41,103 @@ class Recipe:
     Attributes:
         method: name in the registry.
         weights: one per member, sum 1.
-        parameters: the numbers that the method reads, by name.
+        parameters: all parameters of the method.
+        rules: other weights and parameters for some tensors.
         uses_base: whether vectors are differences from the base.
+        merge_dtype: ``auto``, ``float32`` or ``float64``.
         output_dtype: ``members``, ``float32``, ``bfloat16`` or ``float16``.
+        shard_bytes: most bytes of one saved file.
     """
 
     method: str
     weights: tuple[float, ...]
-    parameters: tuple[tuple[str, float], ...]
+    parameters: Mapping[str, Any]
+    rules: tuple[Rule, ...]
     uses_base: bool
+    merge_dtype: str
     output_dtype: str
+    shard_bytes: int
 
     @property
     def entry(self) -> Method:
         """The method's entry of the registry."""
         return METHODS[self.method]
 
-    def coefficients(self, gram: F64) -> F64:
-        """Coefficients of one tensor's vectors, (M,), from its (M, M) Gram matrix (not read by methods without)."""
-        return self.entry.coefficients(gram, np.array(self.weights), dict(self.parameters))
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be known beside the members, see `Method.needs`."""
+        return self.entry.needs_for(self.parameters)
+
+    def at(self, key: str) -> tuple[F64, dict[str, Any]]:
+        """Weights, (M,) of sum 1, and parameters of one tensor."""
+        weights, parameters = self.weights, dict(self.parameters)
+        for rule in self.rules:
+            if rule.matches(key):
+                weights = rule.weights or weights
+                parameters |= rule.parameters
+        return np.array(weights), parameters
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Check the rules against the names of the tensors, see `check_rules`."""
+        check_rules(self.rules, keys)
 
     def spec(self) -> dict[str, Any]:
-        """The recipe as JSON: what determines the merged weights beside those of the members."""
+        """The recipe as JSON: what determines the merged model beside the members."""
         return {
             "method": self.method,
             "weights": list(self.weights),
             "parameters": dict(self.parameters),
+            "rules": [rule.spec() for rule in self.rules],
             "base": "base" if self.uses_base else "none",
+            "merge_dtype": self.merge_dtype,
             "output_dtype": self.output_dtype,
+            "shard_bytes": self.shard_bytes,
         }
 
 
 def resolve(config: MergeConfig, members: Sequence[MemberRef]) -> Recipe:
-    """Resolve the configuration for these members; fields that the method does not read leave no trace.
+    """Resolve the configuration for these members.
 
     Raises:
-        MergeError: no members, or weights that do not fit them.
+        MergeError: no members, too few or too many for the method, weights that do not fit them, a base that the
+            method does not read, or a rule that cannot be for one tensor.
     """
     method = METHODS[config.method]
-    return Recipe(
+    weights = normalised_weights(config.weights, members)
+    _check_count(method, members)
+    if method.base == "ignored" and config.base == "base":
+        raise MergeError(f"{method.name} works on whole weights; merge.base=base is for {_with_base('optional')}.")
+    recipe = Recipe(
         method=method.name,
-        weights=normalised_weights(config.weights, members),
-        parameters=tuple((name, float(getattr(config, name))) for name in sorted(method.parameters)),
+        weights=weights,
+        parameters=config.complete_parameters({}),
+        rules=tuple(
+            Rule(
+                rule.tensors,
+                parse_layers(rule.layers),
+                None if rule.weights is None else normalised_weights(rule.weights, members),
+                {name: config.complete_parameters(rule.parameters)[name] for name in rule.parameters},
+            )
+            for rule in config.rules
+        ),
         uses_base=method.base == "required" or (method.base == "optional" and config.base == "base"),
+        merge_dtype=config.merge_dtype,
         output_dtype=config.output_dtype,
+        shard_bytes=round(config.shard_gb * 1e9),
     )
+    if recipe.rules and any(need.startswith("model_") for need in recipe.needs):
+        raise MergeError(f"{method.name} looks at the whole model here, so merge.rules cannot change single tensors.")
+    return recipe
+
+
+def _check_count(method: Method, members: Sequence[MemberRef]) -> None:
+    if len(members) < method.least or (method.most is not None and len(members) > method.most):
+        wanted = f"exactly {method.least}" if method.least == method.most else f"at least {method.least}"
+        raise MergeError(f"{method.name} merges {wanted} members; there are {len(members)}.")
+
+
+def _with_base(kind: str) -> str:
+    return ", ".join(name for name, method in METHODS.items() if method.base == kind)
 
 
 def normalised_weights(weights: str | Sequence[float], members: Sequence[MemberRef]) -> tuple[float, ...]:

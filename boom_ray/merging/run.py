@@ -1,49 +1,79 @@
-"""The stage: members and a recipe in, the merged model as an artifact out; in a Ray task or right here."""
+"""The stage: members and a recipe in, the merged model as an artifact out; in Ray tasks or right here."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from boom_ray.config import MergeConfig
-from boom_ray.errors import BoomError
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
-from boom_ray.merging.agreement import check_members
-from boom_ray.merging.checkpoint import Checkpoint, open_checkpoint
-from boom_ray.merging.package import Package, describe, write_dtype
-from boom_ray.merging.recipe import MemberRef, Recipe, resolve
-from boom_ray.merging.stream import Merged, TensorMerger, output_type, write_merged
-from boom_ray.model.folder import weights_fingerprint
-from boom_ray.runtime import cause, event_queue
+from boom_ray.merging.geometry import save_geometry, save_magnitudes
+from boom_ray.merging.groups import on_cluster, spread
+from boom_ray.merging.job import FileResult, MergeInputs, MergeJob, coefficient_ranges, merge_files
+from boom_ray.merging.package import Package, complete, describe, write_dtype
+from boom_ray.merging.recipe import Recipe
+from boom_ray.merging.stream import Opened, SavedFile, memory_bound, plan_files
+from boom_ray.merging.survey import survey
+from boom_ray.merging.writer import write_index
+from boom_ray.model.folder import hashes_fingerprint
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
-VERSION = 1
+VERSION = 2
 """Format of the stage's output; raise it when the same recipe and members give other bytes."""
 MODEL = "model"
 """Folder of the model inside the artifacts of kinds ``merge`` and ``release``."""
-LONG_BYTES = 1 << 30
-"""Merges that read less take seconds and report only their end: a queue for events takes longer to start."""
 
 
-def merge(
-    store: Store, members: Sequence[MemberRef], base: MemberRef, config: MergeConfig, report: Report = silent
-) -> Artifact:
-    """Merge members in a Ray task; a merge that exists is returned at once.
+@dataclasses.dataclass(frozen=True)
+class MergePlan:
+    """What a merge will do, known from the headers of the files.
+
+    Attributes:
+        recipe: method and numbers.
+        files: files of the merged model.
+        package: everything else of it.
+        inputs: fingerprints that determine the result.
+        tensors: tensors of the merged model.
+        parameters: elements of those that are merged.
+        bytes_in: bytes of all models that are read.
+        bytes_out: bytes written.
+        memory: most bytes held, see `memory_bound`.
+    """
+
+    recipe: Recipe
+    files: tuple[SavedFile, ...]
+    package: Package
+    inputs: dict[str, Any]
+    tensors: int
+    parameters: int
+    bytes_in: int
+    bytes_out: int
+    memory: int
+
+    @property
+    def key(self) -> str:
+        """Key of the artifact."""
+        return artifact_key("merge", self.recipe.spec(), self.inputs, VERSION)
+
+
+def merge(store: Store, inputs: MergeInputs, config: MergeConfig, report: Report = silent) -> Artifact:
+    """Merge members in Ray tasks; a merge that exists is returned at once.
+
+    A merge that reads less than ``config.distribute_gb`` is one task; a larger one is a task per saved file, each on
+    a machine that has the members' files. The result is the same bytes.
 
     Args:
         store: where the result goes; every machine of the cluster must see it and the members' folders.
-        members: in the order of ``config.weights``; the first gives pooling, prompts and tokenizer.
-        base: the model that members were trained from; read only by methods that use it.
+        inputs: the models.
         config: the recipe.
         report: told the bytes written.
 
@@ -51,118 +81,142 @@ def merge(
         An artifact of kind ``merge``; the model is its folder ``model``, its fingerprint that of the merged weights.
 
     Raises:
-        MergeError: members that do not fit together or hold NaN; damaged files.
+        MergeError: members that do not fit together or hold NaN, a recipe that does not fit them; damaged files.
         ModelError: a folder that is no model.
         StoreError: the store cannot be written.
     """
-    recipe = resolve(config, members)
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(open_checkpoint(store.resolve(member.path), member.name)) for member in members]
-        inputs = _inputs(recipe, members, base, describe(opened[0]))
-        size = sum(info.nbytes for one in opened for info in one.tensors.values())
-    found = store.get("merge", artifact_key("merge", recipe.spec(), inputs, VERSION))
-    if found is None:
-        with _queue(report, size) as queue:
-            task = ray.remote(_merge_task).options(num_cpus=1, name="merge")
-            found = _result(task.remote(store, list(members), base, config, queue))
-        report(_finished(found, ""))
-    else:
+    job = MergeJob(store, inputs, config)
+    with job.opened() as opened:
+        plan = plan_merge(job, opened)
+    found = store.get("merge", plan.key)
+    if found is not None:
         report(_finished(found, "cached"))
+        return found
+    if is_spread(plan, config):
+        job = dataclasses.replace(job, known=on_cluster(job, _known, report, plan.bytes_in))
+        found = _materialize(job, plan, lambda draft: spread(job, plan.files, plan.key, draft, MODEL, report))
+    else:
+        found = on_cluster(job, merge_here, report, plan.bytes_in)
+    report(_finished(found, ""))
     return found
 
 
-def _queue(report: Report, size: int) -> contextlib.AbstractContextManager[Any]:
-    if report is silent or size < LONG_BYTES:
-        return contextlib.nullcontext()
-    return event_queue(report)
+def is_spread(plan: MergePlan, config: MergeConfig) -> bool:
+    """Whether the merge is a task per saved file; otherwise it is one task."""
+    return len(plan.files) > 1 and plan.bytes_in >= config.distribute_gb * 2**30
 
 
-def _result(reference: Any) -> Artifact:
-    try:
-        artifact: Artifact = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        problem = cause(error)
-        if isinstance(problem, BoomError):
-            raise problem from error
-        raise
-    return artifact
+def merge_here(job: MergeJob, report: Report = silent) -> Artifact:
+    """Merge members in this process; see `merge`."""
+    with job.opened() as opened:
+        plan = plan_merge(job, opened)
+        found = job.store.get("merge", plan.key)
+        if found is not None:
+            return found
+        ready = dataclasses.replace(job, known=survey(job, opened, report))
+
+        def write(draft: Draft) -> FileResult:
+            return merge_files(ready, opened, plan.files, draft.path / MODEL, report, plan.bytes_out)
+
+        return _materialize(ready, plan, write)
 
 
-def _merge_task(
-    store: Store, members: Sequence[MemberRef], base: MemberRef, config: MergeConfig, queue: Any
-) -> Artifact:
-    return merge_here(store, members, base, config, silent if queue is None else queue.put)
+def plan_merge(job: MergeJob, opened: Opened) -> MergePlan:
+    """What a merge of these models will do."""
+    first, recipe = opened.members[0], job.recipe
+    package = describe(first)
+    package.check_pooling(job.inputs.pooling)
+    files = tuple(plan_files(first, recipe))
+    refs = job.inputs
+    inputs: dict[str, Any] = {
+        "members": [member.fingerprint for member in refs.members],
+        "package": package.fingerprint(),
+        "pooling": refs.pooling if package.is_plain else None,
+        "fisher": [ref.fingerprint for ref in refs.fisher],
+        "activations": [ref.fingerprint for ref in refs.activations],
+        "base": refs.base.fingerprint if refs.base and recipe.uses_base else None,
+    }
+    return MergePlan(
+        recipe=recipe,
+        files=files,
+        package=package,
+        inputs=inputs,
+        tensors=len(first.tensors),
+        parameters=sum(info.numel for info in opened.floating()),
+        bytes_in=sum(info.nbytes for one in opened.models for info in one.tensors.values()),
+        bytes_out=sum(file.nbytes for file in files),
+        memory=memory_bound(opened, recipe, job.chunk_bytes, job.threads),
+    )
+
+
+def _known(job: MergeJob, report: Report) -> Any:
+    with job.opened() as opened:
+        return survey(job, opened, report)
+
+
+def _materialize(job: MergeJob, plan: MergePlan, write: Any) -> Artifact:
+    """Let ``write`` put the weights into a draft, add the rest of the model, keep what was computed on the way."""
+    results: list[FileResult] = []
+
+    def build(draft: Draft) -> None:
+        started = time.perf_counter()
+        target = draft.path / MODEL
+        target.mkdir(parents=True, exist_ok=True)
+        plan.package.copy(target)
+        result: FileResult = write(draft)
+        finish_product(plan, target, job.inputs.pooling)
+        draft.fingerprint = hashes_fingerprint(result.hashes)
+        draft.figures = _figures(job, plan, result) | {"seconds": round(time.perf_counter() - started, 3)}
+        results.append(result)
+
+    made = job.store.materialize("merge", plan.recipe.spec(), plan.inputs, build, VERSION)
+    if results:
+        _keep(job, plan, results[0])
+    return made
+
+
+def finish_product(plan: MergePlan, target: Path, pooling: str | None) -> None:
+    """Write what a merged model has beside its weights and the first member's files."""
+    for module in {file.module for file in plan.files}:
+        write_index(target / module, [(file.name, list(file.entries)) for file in plan.files if file.module == module])
+    complete(plan.package, target, pooling)
+    types: Counter[torch.dtype] = Counter()
+    for file in plan.files:
+        if file.module == plan.package.transformer:
+            for entry in file.entries:
+                if entry.dtype.is_floating_point:
+                    types[entry.dtype] += entry.nbytes // int(entry.dtype.itemsize)
+    if types:
+        write_dtype(target / plan.package.transformer, types.most_common(1)[0][0])
+
+
+def _keep(job: MergeJob, plan: MergePlan, result: FileResult) -> None:
+    """Keep the statistics of a merge that had to compute them for every tensor."""
+    merged = sum(entry.dtype.is_floating_point for file in plan.files for entry in file.entries)
+    base = job.inputs.base if plan.recipe.uses_base else None
+    if result.grams and len(result.grams) == merged:
+        save_geometry(job.store, job.inputs.members, base, result.grams)
+    if result.histograms and len(result.histograms) == merged:
+        save_magnitudes(job.store, job.inputs.members, base, result.histograms)
+
+
+def _figures(job: MergeJob, plan: MergePlan, result: FileResult) -> dict[str, Any]:
+    names = [member.name for member in job.inputs.members]
+    return {
+        "tensors": plan.tensors,
+        "parameters": plan.parameters,
+        "bytes_read": result.bytes_read,
+        "bytes_written": plan.bytes_out,
+        "memory_bound": plan.memory,
+        "weights": dict(zip(names, plan.recipe.weights, strict=True)),
+        "coefficients": coefficient_ranges(result.notes, names),
+        "left_out": list(plan.package.left_out),
+    }
 
 
 def _finished(artifact: Artifact, note: str) -> Event:
     size = float(artifact.figures["bytes_written"])
     return Event("merge", "merged", size, size, note=note)
-
-
-def merge_here(
-    store: Store, members: Sequence[MemberRef], base: MemberRef, config: MergeConfig, report: Report = silent
-) -> Artifact:
-    """Merge members in this process; see `merge`."""
-    recipe = resolve(config, members)
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(open_checkpoint(store.resolve(member.path), member.name)) for member in members]
-        check_members(opened, recipe.output_dtype)
-        package = describe(opened[0])
-        opened_base = (
-            stack.enter_context(open_checkpoint(store.resolve(base.path), base.name)) if recipe.uses_base else None
-        )
-
-        def build(draft: Draft) -> None:
-            started = time.perf_counter()
-            merger = TensorMerger(opened, opened_base, recipe, config.chunk_mb << 20)
-            target = draft.path / MODEL
-            written = write_product(merger, opened[0], package, recipe.output_dtype, target, report)
-            draft.fingerprint = weights_fingerprint(target)
-            draft.figures = _figures(written, members, recipe, package) | {
-                "seconds": round(time.perf_counter() - started, 3)
-            }
-
-        return store.materialize("merge", recipe.spec(), _inputs(recipe, members, base, package), build, VERSION)
-
-
-def write_product(
-    merger: TensorMerger, first: Checkpoint, package: Package, output_dtype: str, target: Path, report: Report
-) -> Merged:
-    """Write the complete model folder: merged weights, and everything else from the first member."""
-    target.mkdir(parents=True, exist_ok=True)
-    package.copy(target)
-    written = write_merged(merger, first, output_dtype, target, report)
-    types: Counter[torch.dtype] = Counter()
-    for info in first.tensors.values():
-        if info.module == first.transformer and info.dtype.is_floating_point:
-            types[output_type(info, output_dtype)] += info.numel
-    if types:
-        write_dtype(target / first.transformer, types.most_common(1)[0][0])
-    return written
-
-
-def _inputs(recipe: Recipe, members: Sequence[MemberRef], base: MemberRef, package: Package) -> dict[str, Any]:
-    inputs: dict[str, Any] = {
-        "members": [member.fingerprint for member in members],
-        "package": package.fingerprint(),
-    }
-    return inputs | ({"base": base.fingerprint} if recipe.uses_base else {})
-
-
-def _figures(written: Merged, members: Sequence[MemberRef], recipe: Recipe, package: Package) -> dict[str, Any]:
-    columns = list(zip(*written.coefficients.values(), strict=True)) or [(0.0,)] * len(members)
-    return {
-        "tensors": written.tensors,
-        "parameters": written.parameters,
-        "bytes_read": written.bytes_read,
-        "bytes_written": written.bytes_written,
-        "weights": {member.name: weight for member, weight in zip(members, recipe.weights, strict=True)},
-        "coefficients": {
-            member.name: {"least": min(column), "most": max(column)}
-            for member, column in zip(members, columns, strict=True)
-        },
-        "left_out": list(package.left_out),
-    }
 
 
 def release(store: Store, merged: Artifact, card: str) -> Artifact:

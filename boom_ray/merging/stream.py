@@ -1,194 +1,216 @@
-"""The merge itself: tensor by tensor and chunk by chunk, so that memory does not grow with the model.
+"""The merge of models on disk: tensor by tensor and strip by strip, so that memory does not grow with the model.
 
-Per tensor: one pass for its Gram matrix (left out by methods that need none), then one that adds up. A tensor that fits
-in a chunk is read once. All arithmetic is float64, element by element, and is rounded once, to the output type; so the
-bytes do not depend on chunk size or threads, and members that are equal give exactly that tensor.
+Per tensor: the passes that its method makes over the members (none when all it needs is known), then one that combines
+and writes. A tensor that fits in a chunk is read once. Every element is rounded once, from the type of the arithmetic
+to the output type; so bytes depend neither on chunk size nor on threads.
 
-Memory: one chunk per member (and base), one for the output, and `STRIP` float64 elements per member.
+Memory: see `memory_bound`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from boom_ray.errors import MergeError
 from boom_ray.events import Event, Report
 from boom_ray.merging.agreement import align_base
 from boom_ray.merging.checkpoint import Checkpoint, TensorInfo
-from boom_ray.merging.methods import F64
+from boom_ray.merging.magnitudes import Histograms
 from boom_ray.merging.recipe import Recipe
-from boom_ray.merging.statistics import BLOCK, block_grams, total_gram
-from boom_ray.merging.writer import SHARD_BYTES, Entry, SafetensorsWriter, plan_shards, write_index
+from boom_ray.merging.sources import FileVectors, Held, Place, arithmetic, common_values
+from boom_ray.merging.space import F64, Space
+from boom_ray.merging.vectors import STRIP, Pool, Strip
+from boom_ray.merging.whole import WholeModel
+from boom_ray.merging.writer import Entry, SafetensorsWriter, plan_shards
 
-STRIP = 64 * BLOCK
-"""Elements turned into float64 at a time; 2 MiB per member, which stays in the cache."""
 WIDEST = 8
-"""Bytes of the widest element, so a buffer of as many blocks holds one block of any type."""
-Span = tuple[int, int]
+"""Bytes of the widest element."""
+Put = Callable[[int, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What was written: tensors, parameters, bytes, and each tensor's coefficients (members in order)."""
+class Opened:
+    """The models of a merge, open.
 
-    tensors: int
-    parameters: int
-    bytes_read: int
-    bytes_written: int
-    coefficients: dict[str, list[float]]
+    Attributes:
+        members: they agree with one another (`check_members`).
+        labels: their fingerprints.
+        base: the base, when vectors are differences from it.
+        fisher: Fisher information of every member, tensors named as the member's.
+        activations: products of the inputs of every linear layer of every member, named as its weight.
+    """
+
+    members: Sequence[Checkpoint]
+    labels: Sequence[str]
+    base: Checkpoint | None = None
+    fisher: Sequence[Checkpoint] = ()
+    activations: Sequence[Checkpoint] = ()
+
+    @property
+    def models(self) -> list[Checkpoint]:
+        """The models whose bytes are read."""
+        return [*([self.base] if self.base else []), *self.members]
+
+    def floating(self) -> list[TensorInfo]:
+        """The tensors that are merged, by key."""
+        return [info for info in self.members[0].tensors.values() if info.dtype.is_floating_point]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier passes over the same models found.
+
+    Attributes:
+        grams: key to the (M + 1, M + 1) Gram matrix of the base and the differences from it, or without a base the
+            (M, M) one of the first member and the others' differences from it.
+        about_base: which of the two.
+        histograms: key to the histograms of the vectors' magnitudes, in the form of `Histograms.to_arrays`.
+        whole: statistics of the whole model.
+    """
+
+    grams: Mapping[str, F64] = field(default_factory=dict)
+    about_base: bool = False
+    histograms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    whole: WholeModel | None = None
+
+    def space(self, key: str, has_base: bool) -> Space | None:
+        """Inner products of a tensor's vectors."""
+        gram = self.grams.get(key)
+        if gram is None or (has_base and not self.about_base):
+            return None
+        return Space.of_differences(gram, whole=not has_base) if self.about_base else Space.of_first(gram)
 
 
 class TensorMerger:
-    """Merged values of any tensor of the members, chunk by chunk.
+    """Merged values of any tensor of the members.
 
     Args:
-        members: checkpoints that agree (`check_members`).
-        base: the base, when the recipe works on differences from it.
+        opened: the models.
         recipe: method and numbers.
-        chunk_bytes: most bytes read at a time from one member.
+        pool: threads.
+        chunk_bytes: most bytes of one tensor held per model.
+        known: what earlier passes found.
+
+    Attributes:
+        bytes_read: bytes read so far.
+        notes: key to what the method reported about a tensor.
+        grams: key to the Gram matrices that were computed on the way, see `Known`.
+        histograms: key to the histograms that were computed on the way, see `Known`.
     """
 
-    def __init__(
-        self, members: Sequence[Checkpoint], base: Checkpoint | None, recipe: Recipe, chunk_bytes: int
-    ) -> None:
-        """Align the base and allocate the buffers."""
-        self._sources = [*([base] if base else []), *members]
-        self._has_base = base is not None
-        self._aligned = align_base(base, members[0]) if base else {}
-        self._members = list(members)
-        self._recipe = recipe
-        largest = max(
-            (max(info.nbytes, 4 * info.numel) for one in self._sources for info in one.tensors.values()), default=0
-        )
-        unit = BLOCK * WIDEST
-        self._blocks = WIDEST * max(1, min(chunk_bytes // unit, -(-largest // unit)))
-        self._buffers = [torch.empty(self._blocks * BLOCK, dtype=torch.uint8) for _ in self._sources]
-        self._output = torch.empty(self._blocks * BLOCK, dtype=torch.uint8)
-        self._work = torch.empty((len(self._sources), STRIP), dtype=torch.float64)
-        self._held: tuple[str, Span] | None = None
-        self._loaded: list[torch.Tensor] = []
+    def __init__(self, opened: Opened, recipe: Recipe, pool: Pool, chunk_bytes: int, known: Known) -> None:
+        """Align the base with the members."""
+        self.opened, self.recipe, self.pool, self.known = opened, recipe, pool, known
+        self._aligned = align_base(opened.base, opened.members[0]) if opened.base else {}
+        self._held = Held(chunk_bytes)
         self.bytes_read = 0
-        self.coefficients: dict[str, list[float]] = {}
+        self.notes: dict[str, dict[str, Any]] = {}
+        self.grams: dict[str, F64] = {}
+        self.histograms: dict[str, Mapping[str, Any]] = {}
 
-    def pieces(self, key: str, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        """Merged values of one tensor in order, flat, in ``dtype``; each piece is valid until the next one.
+    def vectors(self, key: str) -> FileVectors:
+        """The vectors of one tensor."""
+        opened = self.opened
+        places = [Place(one, one.tensors[key]) for one in opened.members]
+        base = Place(opened.base, self._aligned[key]) if opened.base else None
+        space = self.known.space(key, base is not None)
+        found = FileVectors(
+            key,
+            places,
+            base,
+            opened.labels,
+            arithmetic([*([base] if base else []), *places], self.recipe.merge_dtype),
+            self.pool,
+            self._held if self._looks_twice(space) else None,
+            [Place(one, one.tensors[key]) for one in opened.fisher if key in one.tensors],
+            self._activations(key),
+            self.known.whole,
+        )
+        counted = self.known.histograms.get(key)
+        found.know(space, None if counted is None else Histograms.from_arrays(counted))
+        return found
+
+    def all_vectors(self) -> Iterator[FileVectors]:
+        """The vectors of every floating tensor; their reading is counted."""
+        for info in self.opened.floating():
+            found = self.vectors(info.key)
+            yield found
+            self.learn(found)
+
+    def merge(self, key: str, dtype: torch.dtype, put: Put) -> None:
+        """Merge one tensor.
+
+        Args:
+            key: its name.
+            dtype: type of the result.
+            put: told (first element, (n,) values in ``dtype``) of every piece, from several threads, in any order.
 
         Raises:
             MergeError: a member holds NaN or infinity there, integer tensors differ, or ``dtype`` cannot hold a value.
         """
-        if not self._members[0].tensors[key].dtype.is_floating_point:
-            yield from self._common(key)
+        members = self.opened.members
+        if not members[0].tensors[key].dtype.is_floating_point:
+            for start, values in common_values([Place(one, one.tensors[key]) for one in members], key):
+                put(start, values)
             return
-        places = [*([self._aligned[key]] if self._has_base else []), *(one.tensors[key] for one in self._members)]
-        spans = self._spans(places, dtype)
-        needs_gram = self._recipe.entry.needs_gram
-        gram = self._gram(key, places, spans) if needs_gram else np.zeros((len(self._members),) * 2)
-        coefficients = self._recipe.coefficients(gram)
-        self.coefficients[key] = coefficients.tolist()
-        for span in spans:
-            loaded = self._load(places, span)
-            out = self._output[: (span[1] - span[0]) * int(dtype.itemsize)].view(dtype)
-            for start, stop in _cut(len(out), STRIP):
-                vectors = self._vectors(loaded, (start, stop), key, checked=needs_gram)
-                out[start:stop] = _combine(vectors, coefficients, self._has_base)[: stop - start]
-                if not _all_finite(out[start:stop]):
-                    raise MergeError(f"Merged tensor {key} does not fit into {dtype}; set merge.output_dtype=float32.")
-            yield out
+        vectors = self.vectors(key)
+        weights, parameters = self.recipe.at(key)
+        entry = self.recipe.entry
+        combine = entry.prepare(vectors, weights, parameters)
 
-    def _common(self, key: str) -> Iterator[torch.Tensor]:
-        """An integer tensor: the members' common value; there is no meaningful average of indices."""
-        places = [one.tensors[key] for one in self._members]
-        for span in self._spans(places, places[0].dtype):
-            loaded = [
-                one.read(place, *span, buffer)
-                for one, place, buffer in zip(self._members, places, self._buffers, strict=False)
-            ]
-            self._held = None
-            self.bytes_read += sum(values.nbytes for values in loaded)
-            for one, values in zip(self._members[1:], loaded[1:], strict=True):
-                if not torch.equal(values, loaded[0]):
-                    raise MergeError(
-                        f"Integer tensor {key} differs between {self._members[0].label} and {one.label}; integers are "
-                        f"taken over and not merged, so all members must have the same."
-                    )
-            yield loaded[0]
+        def write(strip: Strip) -> None:
+            put(strip.start, rounded(combine(strip), strip.base, dtype, key))
 
-    def _spans(self, places: Sequence[TensorInfo], dtype: torch.dtype) -> list[Span]:
-        """Chunks of a tensor: whole blocks, so that statistics do not depend on the chunk size."""
-        widest = max(int(one.itemsize) for one in (dtype, *(place.dtype for place in places)))
-        return list(_cut(places[0].numel, self._blocks // widest * BLOCK))
+        vectors.map(write, entry.by_rows)
+        self.notes[key] = vectors.notes
+        self.learn(vectors)
 
-    def _load(self, places: Sequence[TensorInfo], span: Span) -> list[torch.Tensor]:
-        """The span of all sources in their own types; what was read last is not read again."""
-        held = (places[-1].key, span)
-        if self._held != held:
-            self._loaded = [
-                source.read(place, *span, buffer)
-                for source, place, buffer in zip(self._sources, places, self._buffers, strict=True)
-            ]
-            self._held = held
-            self.bytes_read += sum(values.nbytes for values in self._loaded)
-        return self._loaded
+    def learn(self, vectors: FileVectors) -> None:
+        """Keep what was found out about a tensor."""
+        key, found = vectors.name, vectors.found()
+        self.bytes_read += vectors.bytes_read
+        if "space" in found and key not in self.known.grams:
+            self.grams[key] = found["space"].basis
+        if "histograms" in found and key not in self.known.histograms:
+            self.histograms[key] = found["histograms"].to_arrays()
 
-    def _vectors(self, loaded: Sequence[torch.Tensor], strip: Span, key: str, checked: bool) -> torch.Tensor:
-        """Float64 rows (base first, then members or their differences from it), padded with zeros to whole blocks."""
-        length = strip[1] - strip[0]
-        rows = self._work[:, : -(-length // BLOCK) * BLOCK]
-        rows[:, length:] = 0
-        for row, values in zip(rows, loaded, strict=True):
-            row[:length] = values[strip[0] : strip[1]]
-        if not checked:
-            self._check_finite(rows, key)
-        if self._has_base:
-            rows[1:].sub_(rows[0])
-        return rows
+    def _looks_twice(self, space: Space | None) -> bool:
+        needs = self.recipe.needs
+        return ("gram" in needs and space is None) or "magnitudes" in needs
 
-    def _check_finite(self, rows: torch.Tensor, key: str) -> None:
-        for source, row in zip(self._sources, rows, strict=True):
-            if not _all_finite(row):
-                raise MergeError(
-                    f"Tensor {key} of {source.label} ({source.folder}) holds NaN or infinity: that training diverged. "
-                    f"Leave this member out or train it again with a lower learning rate."
-                )
-
-    def _gram(self, key: str, places: Sequence[TensorInfo], spans: Sequence[Span]) -> F64:
-        parts = []
-        for span in spans:
-            loaded = self._load(places, span)
-            for strip in _cut(span[1] - span[0], STRIP):
-                rows = self._vectors(loaded, strip, key, checked=False)
-                parts.append(block_grams(rows[1:] if self._has_base else rows))
-        return total_gram(parts, len(self._members))
+    def _activations(self, key: str) -> F64 | None:
+        return stacked(self.opened.activations, key)
 
 
-def _cut(length: int, step: int) -> Iterator[Span]:
-    for start in range(0, length, step):
-        yield start, min(start + step, length)
+def stacked(models: Sequence[Checkpoint], key: str) -> F64 | None:
+    """One small matrix of every model, (M, rows, columns) float64; None when the models do not have it."""
+    if not models or key not in models[0].tensors:
+        return None
+    whole = []
+    for model in models:
+        info = model.tensors[key]
+        values = model.read(info, 0, info.numel, torch.empty(info.nbytes, dtype=torch.uint8))
+        whole.append(values.to(torch.float64).view(info.shape))
+    matrices: F64 = torch.stack(whole).numpy()
+    return matrices
 
 
-def _all_finite(values: torch.Tensor) -> bool:
-    """NaN and infinity survive a sum, and a sum costs a tenth of looking at every element."""
-    return math.isfinite(values.sum(dtype=torch.float64)) or bool(torch.isfinite(values).all())
+def rounded(values: torch.Tensor, base: torch.Tensor | None, dtype: torch.dtype, key: str) -> torch.Tensor:
+    """A merged vector, with the base added, in the output type.
 
-
-def _combine(rows: torch.Tensor, coefficients: F64, has_base: bool) -> torch.Tensor:
-    """Σ a_i row_i, plus the base in row 0 if there is one; overwrites ``rows``.
-
-    Product and sum are separate operations: each is rounded by itself on every machine, where a fused one would depend
-    on the vector width.
+    Raises:
+        MergeError: the type cannot hold a value.
     """
-    total = rows[0] if has_base else None
-    for row, coefficient in zip(rows[1:] if has_base else rows, coefficients.tolist(), strict=True):
-        if coefficient != 0:
-            row.mul_(coefficient)
-            total = row if total is None else total.add_(row)
-    return torch.zeros_like(rows[0]) if total is None else total
+    result = (values if base is None else values + base).to(dtype)
+    if not (math.isfinite(float(result.sum(dtype=torch.float64))) or bool(torch.isfinite(result).all())):
+        raise MergeError(f"Merged tensor {key} does not fit into {dtype}; set merge.output_dtype=float32.")
+    return result
 
 
 def output_type(info: TensorInfo, wanted: str) -> torch.dtype:
@@ -199,41 +221,74 @@ def output_type(info: TensorInfo, wanted: str) -> torch.dtype:
     return dtype
 
 
-def write_merged(
-    merger: TensorMerger,
-    first: Checkpoint,
-    output_dtype: str,
-    target: Path,
-    report: Report,
-    shard_bytes: int = SHARD_BYTES,
-) -> Merged:
-    """Merge all tensors and write them module by module, in files laid out like the first member's folder.
+@dataclass(frozen=True)
+class SavedFile:
+    """One file of the merged model: its module's folder, its name, and its tensors in their order."""
+
+    module: str
+    name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its tensors; bytes."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    def key(self, entry: Entry) -> str:
+        """Key of one of its tensors."""
+        return f"{self.module}/{entry.name}" if self.module else entry.name
+
+
+def plan_files(first: Checkpoint, recipe: Recipe) -> list[SavedFile]:
+    """The files of the merged model, laid out by module as the first member's; known before anything is merged."""
+    files = []
+    infos = list(first.tensors.values())
+    for module in sorted({info.module for info in infos}):
+        own = [
+            Entry(info.name, output_type(info, recipe.output_dtype), info.shape)
+            for info in infos
+            if info.module == module
+        ]
+        files += [SavedFile(module, name, tuple(shard)) for name, shard in plan_shards(own, recipe.shard_bytes)]
+    return files
+
+
+def write_file(merger: TensorMerger, file: SavedFile, target: Path, report: Report, done: int, total: int) -> None:
+    """Merge all tensors of one file.
 
     Args:
         merger: gives the values.
-        first: gives names, shapes and modules.
-        output_dtype: see `output_type`.
-        target: folder to write into.
+        file: what to write.
+        target: folder of the merged model.
         report: told the bytes of the merged model that are done.
-        shard_bytes: most bytes per file.
+        done: bytes done before.
+        total: bytes of the whole model.
     """
-    infos = list(first.tensors.values())
-    entries = [Entry(info.key, output_type(info, output_dtype), info.shape) for info in infos]
-    total, done = sum(entry.nbytes for entry in entries), 0
-    for module in sorted({info.module for info in infos}):
-        names = {info.name: info for info in infos if info.module == module}
-        folder = target / module
-        folder.mkdir(parents=True, exist_ok=True)
-        own = [Entry(name, output_type(info, output_dtype), info.shape) for name, info in names.items()]
-        shards = plan_shards(own, shard_bytes)
-        for file_name, shard in shards:
-            with SafetensorsWriter(folder / file_name, shard) as writer:
-                for entry in shard:
-                    for piece in merger.pieces(names[entry.name].key, entry.dtype):
-                        writer.write(piece)
-                        if (done + piece.nbytes) * 100 // total > done * 100 // total:
-                            report(Event("merge", "merged", done + piece.nbytes, total))
-                        done += piece.nbytes
-        write_index(folder, shards)
-    count = sum(info.numel for info in infos if info.dtype.is_floating_point)
-    return Merged(len(infos), count, merger.bytes_read, total, merger.coefficients)
+    folder = target / file.module
+    folder.mkdir(parents=True, exist_ok=True)
+    with SafetensorsWriter(folder / file.name, file.entries) as writer:
+        for entry in file.entries:
+            merger.merge(file.key(entry), entry.dtype, _putter(writer, entry.name))
+            if (done + entry.nbytes) * 100 // max(1, total) > done * 100 // max(1, total):
+                report(Event("merge", "merged", done + entry.nbytes, total))
+            done += entry.nbytes
+
+
+def _putter(writer: SafetensorsWriter, name: str) -> Put:
+    return lambda start, values: writer.put(name, start, values)
+
+
+def memory_bound(opened: Opened, recipe: Recipe, chunk_bytes: int, threads: int) -> int:
+    """Most bytes that a merge holds beside the process itself.
+
+    A chunk of every model, where a method looks at a tensor more than once (less when no tensor is that large); and per
+    thread one strip of every model as read, in the type of the arithmetic and in float64 for inner products, and one
+    of the output.
+    """
+    models = len(opened.models) + len(opened.fisher)
+    largest = max((info.numel for info in opened.floating()), default=0)
+    widest = max((int(one.read_type(info).itemsize) for one in opened.models for info in opened.floating()), default=1)
+    columns = max((info.shape[-1] for info in opened.floating() if len(info.shape) > 1), default=1)
+    strip = max(STRIP, columns) * models * (widest + 2 * WIDEST) + 3 * max(STRIP, columns) * WIDEST
+    looks = bool(recipe.needs & {"gram", "magnitudes"})
+    return looks * models * min(chunk_bytes, largest * widest) + threads * strip

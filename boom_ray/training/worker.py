@@ -16,6 +16,7 @@ import ray.train.torch
 import torch
 
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
+from boom_ray.artifacts.batches import Batch, BatchReader
 from boom_ray.artifacts.plan import open_plan
 from boom_ray.artifacts.tokens import open_corpus
 from boom_ray.config import ModelConfig, TrainingConfig
@@ -25,7 +26,6 @@ from boom_ray.model.encoder import Encoder, load_encoder, save_model
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.model.tokenizer import load_tokenizer
 from boom_ray.store import Draft, Store, artifact_key
-from boom_ray.training.batches import Batch, BatchReader
 from boom_ray.training.group import Group
 from boom_ray.training.loop import Loop
 from boom_ray.training.state import load_state, save_state

@@ -53,7 +53,7 @@ def test_types_may_differ_when_the_output_type_is_named(write_model: WriteModel)
         ),
         ({"tokenizer": {"model": {"vocab": {"b": 0}}}}, r"tokenizer\.json, model\.vocab\.a: 0 and nothing"),
         ({"modules": FILES["modules.json"][:1]}, r"modules\.json: \[\['Transformer"),
-        ({"sentence_bert_config": {"max_seq_length": 9}}, r"sentence_bert_config\.json: nothing and"),
+        ({"sentence_bert_config": {"max_seq_length": 9}}, r"sentence_bert_config\.json, max_seq_length: nothing and 9"),
     ],
 )
 def test_the_first_difference_outside_the_weights(write_model: WriteModel, files: dict[str, Any], text: str) -> None:
@@ -85,3 +85,36 @@ def test_a_base_of_another_model_is_refused(write_model: WriteModel) -> None:
         align_base(open_checkpoint(write_model("base", {"layer.w": torch.ones(2, 3)}), "base"), member)
     with pytest.raises(MergeError, match=r"layer\.b has shape \[4\] in base and \[3\] in bag0"):
         align_base(open_checkpoint(write_model("big", TENSORS | {"layer.b": torch.ones(4)}), "base"), member)
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "model.embed_tokens.weight"])
+def test_vocabularies_of_different_size_have_their_own_sentence(write_model: WriteModel, name: str) -> None:
+    one, two = (write_model(f"bag{rows}", {name: torch.ones(rows, 4)}) for rows in (7, 9))
+    with pytest.raises(MergeError, match=rf"vocabularies differ: {name} has 7 rows in bag7 and 9 in bag9.* tokenizer"):
+        check_members([open_checkpoint(one, "bag7"), open_checkpoint(two, "bag9")], "members")
+    with pytest.raises(MergeError, match="9 rows in base and 7 in bag7"):
+        align_base(open_checkpoint(two, "base"), open_checkpoint(one, "bag7"))
+
+
+def test_another_width_is_no_matter_of_the_vocabulary(write_model: WriteModel) -> None:
+    name = "embeddings.word_embeddings.weight"
+    one, two = (write_model(f"bag{width}", {name: torch.ones(7, width)}) for width in (4, 5))
+    with pytest.raises(MergeError, match=r"has shape \[7, 4\] in bag4 and \[7, 5\] in bag5"):
+        check_members([open_checkpoint(one, "bag4"), open_checkpoint(two, "bag5")], "members")
+
+
+def test_dense_modules_must_do_the_same(write_model: WriteModel) -> None:
+    dense = {"2_Dense": {"linear.weight": torch.eye(4)}}
+    one, two = (write_model(name, TENSORS, modules=dense) for name in ("bag0", "bag1"))
+    members = [open_checkpoint(one, "bag0"), open_checkpoint(two, "bag1")]
+    check_members(members, "members")
+    (two / "2_Dense" / "config.json").write_text('{"in_features": 4, "activation_function": "torch.nn.Tanh"}')
+    with pytest.raises(MergeError, match=r"2_Dense/config\.json, activation_function: nothing and 'torch\.nn\.Tanh'"):
+        check_members(members, "members")
+
+
+def test_a_plain_folder_and_a_complete_one_differ(write_model: WriteModel) -> None:
+    plain = write_model("plain", TENSORS, files={"modules.json": None, "1_Pooling/config.json": None})
+    members = [open_checkpoint(plain, "plain"), open_checkpoint(write_model("bag0", TENSORS), "bag0")]
+    with pytest.raises(MergeError, match=r"plain and bag0 differ in modules\.json"):
+        check_members(members, "members")

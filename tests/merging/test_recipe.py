@@ -51,12 +51,52 @@ def test_bad_weights_are_refused(weights: str | tuple[float, ...], bags: tuple[i
         normalised_weights(weights, members(*bags))
 
 
-def test_fields_that_a_method_does_not_read_leave_no_trace() -> None:
-    def spec(**fields: object) -> dict[str, object]:
-        return resolve(MergeConfig.model_validate(fields), members(1, 1)).spec()
+def spec(count: int = 2, **fields: object) -> dict[str, object]:
+    return resolve(MergeConfig.model_validate(fields), members(*[1] * count)).spec()
 
-    assert spec(method="linear", scale=3, base="base") == spec(method="linear", weights=(2, 2), chunk_mb=1)
-    assert spec(method="multislerp", scale=3) == spec(method="multislerp")
+
+def test_only_what_decides_the_bytes_is_in_the_spec() -> None:
+    assert spec(method="linear") == spec(method="linear", weights=(2, 2), chunk_mb=1, cpus=3, distribute_gb=0)
+    assert spec(method="ties") == spec(method="ties", parameters={"density": 0.2})
     assert spec(method="multislerp", base="base") != spec(method="multislerp")
-    assert spec(method="task_arithmetic", scale=3) != spec(method="task_arithmetic")
-    assert spec(method="task_arithmetic")["base"] == "base"
+    assert spec(method="task_arithmetic", parameters={"scale": 3}) != spec(method="task_arithmetic")
+    assert spec(method="task_arithmetic")["base"] == "base" and spec(method="linear")["base"] == "none"
+    assert spec(shard_gb=1) != spec()
+
+
+def test_rules_change_weights_and_parameters_field_by_field() -> None:
+    rules = [
+        {"tensors": "*", "layers": "0-3", "parameters": {"density": 0.5}},
+        {"tensors": ["embeddings.*", "*.1.*"], "weights": [3, 1], "parameters": {"scale": 2}},
+    ]
+    recipe = resolve(MergeConfig.model_validate({"method": "ties", "rules": rules}), members(1, 1))
+    found = {key: recipe.at(key) for key in ("embeddings.w", "layer.1.w", "layer.3.w", "layer.4.w")}
+    weights = {key: value[0].tolist() for key, value in found.items()}
+    assert weights["embeddings.w"] == weights["layer.1.w"] == [0.75, 0.25]
+    assert weights["layer.3.w"] == weights["layer.4.w"] == [0.5, 0.5]
+    numbers = {key: (value[1]["density"], value[1]["scale"]) for key, value in found.items()}
+    assert numbers == {
+        "embeddings.w": (0.2, 2),
+        "layer.1.w": (0.5, 2),
+        "layer.3.w": (0.5, 1),
+        "layer.4.w": (0.2, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "fields", "text"),
+    [
+        (3, {"method": "slerp"}, "slerp merges exactly 2 members; there are 3"),
+        (2, {"method": "linear", "base": "base"}, "linear works on whole weights"),
+        (3, {"weights": [1, 1]}, "2 numbers for 3 members"),
+        (3, {"rules": [{"tensors": "*", "weights": [1, 1]}]}, "2 numbers for 3 members"),
+        (
+            2,
+            {"method": "ties", "parameters": {"scope": "model"}, "rules": [{"tensors": "*"}]},
+            "looks at the whole model",
+        ),
+    ],
+)
+def test_recipes_that_do_not_fit_the_members_are_refused(count: int, fields: dict[str, object], text: str) -> None:
+    with pytest.raises(MergeError, match=text):
+        spec(count, **fields)

@@ -13,16 +13,22 @@ from safetensors.torch import load_file, save_file
 from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError, ModelError
 from boom_ray.events import Event
-from boom_ray.merging import run
+from boom_ray.merging import groups
+from boom_ray.merging.job import MergeInputs, MergeJob
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL, merge, merge_here, release
 from boom_ray.model.folder import weights_fingerprint
-from boom_ray.store import Store
+from boom_ray.store import Artifact, Store
 from tests.plain_model import WriteModel
 from tests.tiny_model import make_tiny_model
 
 Ref = Callable[..., MemberRef]
 LINEAR = MergeConfig(method="linear")
+TASK = MergeConfig(method="task_arithmetic")
+
+
+def merged(store: Store, members: list[MemberRef], base: MemberRef | None, config: MergeConfig) -> Artifact:
+    return merge_here(MergeJob(store, MergeInputs(members, base), config))
 
 
 @pytest.fixture
@@ -35,11 +41,11 @@ def bags(write_model: WriteModel, ref: Ref) -> list[MemberRef]:
 
 
 def test_merge_is_the_models_folder_and_its_fingerprint(tmp_path: Path, bags: list[MemberRef]) -> None:
-    artifact = merge_here(Store(tmp_path / "store"), bags[1:], bags[0], LINEAR)
+    artifact = merged(Store(tmp_path / "store"), bags[1:], bags[0], LINEAR)
     folder = artifact.local() / MODEL
     assert torch.equal(load_file(folder / "model.safetensors")["w"], torch.full((2, 2), 2.0))
     assert artifact.kind == "merge" and artifact.fingerprint == weights_fingerprint(folder)
-    assert artifact.spec["weights"] == [0.5, 0.5] and "base" not in artifact.inputs
+    assert artifact.spec["weights"] == [0.5, 0.5] and artifact.inputs["base"] is None
     assert artifact.figures["coefficients"]["b"] == {"least": 0.5, "most": 0.5}
     assert (folder / "1_Pooling" / "config.json").exists()
     json.dumps(artifact.figures, allow_nan=False)
@@ -47,24 +53,24 @@ def test_merge_is_the_models_folder_and_its_fingerprint(tmp_path: Path, bags: li
 
 def test_only_what_matters_makes_another_merge(tmp_path: Path, bags: list[MemberRef], ref: Ref) -> None:
     store = Store(tmp_path / "store")
-    first = merge_here(store, bags[1:], bags[0], LINEAR)
-    equal = LINEAR.model_copy(update={"weights": (3.0, 3.0), "chunk_mb": 1, "scale": 9.0})
-    assert merge_here(store, bags[1:], bags[2], equal).key == first.key
+    first = merged(store, bags[1:], bags[0], LINEAR)
+    equal = LINEAR.model_copy(update={"weights": (3.0, 3.0), "chunk_mb": 1, "cpus": 2})
+    assert merged(store, bags[1:], bags[2], equal).key == first.key
     others = [
-        merge_here(store, bags[1:], bags[0], LINEAR.model_copy(update={"weights": (1.0, 2.0)})),
-        merge_here(store, bags[:2], bags[0], LINEAR),
-        merge_here(store, bags[1:], bags[0], MergeConfig(method="task_arithmetic")),
-        merge_here(store, bags[1:], bags[2], MergeConfig(method="task_arithmetic")),
+        merged(store, bags[1:], bags[0], LINEAR.model_copy(update={"weights": (1.0, 2.0)})),
+        merged(store, bags[:2], bags[0], LINEAR),
+        merged(store, bags[1:], bags[0], TASK),
+        merged(store, bags[1:], bags[2], TASK),
     ]
     for name in ("b", "c"):
         (Path(bags[0].path).parent / name / "1_Pooling" / "config.json").write_text("{}")
-    others.append(merge_here(store, bags[1:], bags[0], LINEAR))
+    others.append(merged(store, bags[1:], bags[0], LINEAR))
     assert len({first.key, *(other.key for other in others)}) == 6
 
 
 def test_sizes_of_bags_as_weights(tmp_path: Path, bags: list[MemberRef], ref: Ref) -> None:
     sized = [ref(Path(bags[1].path), examples=300), ref(Path(bags[2].path), examples=100)]
-    artifact = merge_here(Store(tmp_path / "store"), sized, bags[0], MergeConfig(method="linear", weights="size"))
+    artifact = merged(Store(tmp_path / "store"), sized, bags[0], MergeConfig(method="linear", weights="size"))
     assert torch.equal(load_file(artifact.local() / MODEL / "model.safetensors")["w"], torch.full((2, 2), 1.5))
 
 
@@ -77,10 +83,10 @@ def test_dense_modules_are_merged_too_and_types_are_written(tmp_path: Path, writ
         return ref(write_model(name, tensors, modules=dense))
 
     config = MergeConfig(method="multislerp", output_dtype="bfloat16")
-    artifact = merge_here(Store(tmp_path / "store"), [model("x", 1), model("y", 2)], model("z", 0), config)
+    artifact = merged(Store(tmp_path / "store"), [model("x", 1), model("y", 2)], model("z", 0), config)
     folder = artifact.local() / MODEL
-    merged = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
-    assert torch.equal(merged, torch.full((3,), 3.0, dtype=torch.bfloat16))
+    dense = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
+    assert torch.equal(dense, torch.full((3,), 3.0, dtype=torch.bfloat16))
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
 
 
@@ -100,21 +106,21 @@ def test_an_error_leaves_no_output_behind(
     if damage == "pickle":
         weights.rename(weights.with_name("pytorch_model.bin"))
     with pytest.raises((MergeError, ModelError), match="bad"):
-        merge_here(Store(tmp_path / "store"), [bags[1], bad], bags[0], LINEAR)
+        merged(Store(tmp_path / "store"), [bags[1], bad], bags[0], LINEAR)
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file() or path.name.startswith(".")] == []
 
 
 def test_release_adds_the_card_and_shares_the_weights(tmp_path: Path, bags: list[MemberRef]) -> None:
     store = Store(tmp_path / "store")
-    merged = merge_here(store, bags[1:], bags[0], LINEAR)
-    released = release(store, merged, "# Card\n")
-    assert released.kind == "release" and released.fingerprint == merged.fingerprint
+    made = merged(store, bags[1:], bags[0], LINEAR)
+    released = release(store, made, "# Card\n")
+    assert released.kind == "release" and released.fingerprint == made.fingerprint
     assert (released.local() / MODEL / "README.md").read_text() == "# Card\n"
-    assert weights_fingerprint(released.local() / MODEL) == merged.fingerprint
-    assert (released.local() / MODEL / "model.safetensors").samefile(merged.local() / MODEL / "model.safetensors")
-    assert not (merged.local() / MODEL / "README.md").exists()
-    assert release(store, merged, "# Card\n") == released
-    assert release(store, merged, "# Other\n").key != released.key
+    assert weights_fingerprint(released.local() / MODEL) == made.fingerprint
+    assert (released.local() / MODEL / "model.safetensors").samefile(made.local() / MODEL / "model.safetensors")
+    assert not (made.local() / MODEL / "README.md").exists()
+    assert release(store, made, "# Card\n") == released
+    assert release(store, made, "# Other\n").key != released.key
 
 
 @pytest.mark.parametrize(
@@ -134,12 +140,12 @@ def test_sentence_transformers_loads_and_encodes(tmp_path: Path, ref: Ref, confi
             {name: tensors[name] + noise[name] for name in tensors}, folder / "model.safetensors", {"format": "pt"}
         )
         members.append(ref(folder))
-    folder = merge_here(Store(tmp_path / "store"), members, ref(base), config).local() / MODEL
+    folder = merged(Store(tmp_path / "store"), members, ref(base), config).local() / MODEL
     texts = ["sort the list", "a cat on the tree"]
-    merged = SentenceTransformer(str(folder), device="cpu")
+    model = SentenceTransformer(str(folder), device="cpu")
     wanted = torch.bfloat16 if config.output_dtype == "bfloat16" else torch.float32
-    assert {parameter.dtype for parameter in merged.parameters()} == {wanted}
-    found = torch.from_numpy(merged.encode(texts)).float()
+    assert {parameter.dtype for parameter in model.parameters()} == {wanted}
+    found = torch.from_numpy(model.encode(texts)).float()
     near = torch.from_numpy(SentenceTransformer(str(base), device="cpu").encode(texts))
     cosines = (found * near).sum(dim=1)
     assert found.shape == (2, 32) and bool((cosines > 0.98).all()) and not torch.equal(found, near)
@@ -155,17 +161,17 @@ def test_as_a_ray_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, events = Store(tmp_path / "store"), []
-    here = merge_here(Store(tmp_path / "other"), bags[1:], bags[0], MergeConfig())
-    there = merge(store, bags[1:], bags[0], MergeConfig(), events.append)
+    here = merged(Store(tmp_path / "other"), bags[1:], bags[0], MergeConfig())
+    there = merge(store, MergeInputs(bags[1:], bags[0]), MergeConfig(), events.append)
     assert (there.key, there.fingerprint) == (here.key, here.fingerprint)
     assert [(event.done, event.note) for event in events] == [(16, "")]
-    assert merge(store, bags[1:], bags[0], MergeConfig(), events.append) == there
+    assert merge(store, MergeInputs(bags[1:], bags[0]), MergeConfig(), events.append) == there
     assert events[-1].note == "cached"
 
-    monkeypatch.setattr(run, "LONG_BYTES", 0)
+    monkeypatch.setattr(groups, "LONG_BYTES", 0)
     streamed: list[Event] = []
-    merge(store, bags[1:], bags[0], LINEAR, streamed.append)
+    merge(store, MergeInputs(bags[1:], bags[0]), LINEAR, streamed.append)
     assert len(streamed) == 2 and streamed[0].done == streamed[0].total == 16
     broken = ref(write_model("broken", {"w": torch.full((2, 2), torch.nan)}))
     with pytest.raises(MergeError, match="Tensor w of broken"):
-        merge(store, [bags[1], broken], bags[0], LINEAR)
+        merge(store, MergeInputs([bags[1], broken], bags[0]), LINEAR)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from boom_ray.artifacts.batches import BatchReader
 from boom_ray.artifacts.plan import Plan
 from boom_ray.artifacts.tokens import TokenDataset
 from boom_ray.bags.schedules import batch_level_shuffling
@@ -15,7 +16,7 @@ from boom_ray.config import LoraConfig, ModelConfig, TrainingConfig
 from boom_ray.errors import TrainingError
 from boom_ray.model.encoder import Encoder, load_encoder
 from boom_ray.model.losses import false_negatives, info_nce
-from boom_ray.training.batches import BatchReader, pad
+from boom_ray.model.steps import pad
 from boom_ray.training.group import Group
 from boom_ray.training.loop import Loop
 from boom_ray.training.state import load_state, save_state

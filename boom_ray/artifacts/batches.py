@@ -162,18 +162,3 @@ def _padded(lists: Sequence[U64]) -> U64:
 def _signed(values: U64) -> torch.Tensor:
     """The same bits as int64, which torch compares on every device."""
     return torch.from_numpy(np.ascontiguousarray(values).view(np.int64))
-
-
-def pad(texts: Sequence[I32], pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-pad token arrays to the longest.
-
-    Returns:
-        (n, t) int64 token ids and (n, t) int64 mask, 1 for tokens.
-    """
-    width = max(len(text) for text in texts)
-    ids = np.full((len(texts), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(texts), width), dtype=np.int64)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from boom_ray.artifacts.batches import BatchReader
 from boom_ray.artifacts.plan import Step
 from boom_ray.artifacts.tokens import TokenDataset
-from boom_ray.training.batches import BatchReader, pad
 from tests.token_corpus import write_tokens
 
 
@@ -61,9 +61,3 @@ def test_equal_texts_are_encoded_once(corpus):
     batch = read(corpus, Step("a", 0, np.array([2, 2, 2])))
     assert len(batch.texts) == 5  # a query, a positive, three negatives
     assert torch.equal(batch.index[0], batch.index[1])
-
-
-def test_pad():
-    ids, mask = pad([np.array([5, 6, 7], np.int32), np.array([8], np.int32)], pad_id=9)
-    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]

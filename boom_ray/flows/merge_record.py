@@ -1,0 +1,146 @@
+"""What a merge leaves in MLflow, and what `jobs/merge.py` leaves beside it: the model with its card, the last words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boom_ray.config import MergeJobConfig, to_yaml
+from boom_ray.evaluation.report import Row, markdown, table
+from boom_ray.evaluation.scores import Evaluation
+from boom_ray.flows.geometry import report_geometry, short_table
+from boom_ray.flows.ingredients import fingerprint_of_all
+from boom_ray.flows.preparing import Prepared
+from boom_ray.flows.summary import link_model, means, say_summary, say_table
+from boom_ray.flows.workspace import Workspace
+from boom_ray.hashing import digest
+from boom_ray.merging.card import CardFacts, CardMember, model_card
+from boom_ray.merging.job import MergeInputs
+from boom_ray.merging.run import MODEL, release
+from boom_ray.model.folder import read_json
+from boom_ray.store import Artifact
+from boom_ray.tracking import Run
+
+NOT_IN_RESULT = ("store", "tracking", "cluster")  # where a run lies and is logged, not what it is
+FIGURES = ("tensors", "parameters", "bytes_read", "bytes_written", "memory_bound", "seconds")
+MOST_ROWS = 40
+"""Groups of tensors that the geometry table on the screen may have; deeper models show the whole only."""
+
+
+def record_merge(run: Run, merged: Artifact, ready: Prepared) -> None:
+    """Recipe, lineage and figures of a merge.
+
+    Args:
+        run: takes the recipe as parameters and as ``recipe.json``, fingerprints as parameters, figures as metrics, and
+            what the method found before the merge as ``found.json``.
+        merged: the merge.
+        ready: its models and recipe.
+    """
+    inputs, figures = ready.inputs, merged.figures
+    lineage = {f"member {member.name}": member.fingerprint for member in inputs.members}
+    if inputs.base:
+        lineage["base"] = inputs.base.fingerprint
+    weights = dict(zip((member.name for member in inputs.members), merged.spec["weights"], strict=True))
+    run.params({"recipe": merged.spec, "weights_used": weights, "lineage": lineage})
+    run.text("recipe.json", json.dumps(merged.spec, indent=1, sort_keys=True))
+    values = {name: float(figures[name]) for name in FIGURES if name in figures}
+    if figures.get("seconds"):
+        values["bytes_per_second"] = (figures["bytes_read"] + figures["bytes_written"]) / figures["seconds"]
+    for name, found in figures["coefficients"].items():  # by the names that the members had when they were merged
+        values |= {f"coefficients/{name}/{end}": value for end, value in found.items()}
+    run.metrics(values)
+    if ready.facts:
+        run.text("found.json", json.dumps(ready.facts, indent=1))
+    learned = ready.facts.get("learned", {}).get("curve", [])
+    now = int(time.time() * 1000)
+    run.history([("probe_loss", loss, step, now) for step, loss in enumerate(learned)])
+
+
+class MergeRecorder:
+    """The MLflow run of `jobs/merge.py`; the same configuration and models continue the same run."""
+
+    def __init__(self, space: Workspace, config: MergeJobConfig, inputs: MergeInputs) -> None:
+        """Open the run."""
+        self.space, self.config = space, config
+        self.started = time.monotonic()
+        decides = {name: value for name, value in config.identity().items() if name not in NOT_IN_RESULT}
+        key = digest({"config": decides, "models": fingerprint_of_all(inputs)})
+        self.run = space.tracker.run(key, config.name, tags={"stage": "merge", "store": space.store.root})
+        self.run.params(config.model_dump(mode="json", exclude={"dry_run"}))
+        self.run.text("config.yaml", to_yaml(config))
+
+    def geometry(self, ready: Prepared) -> None:
+        """The geometry report, in MLflow and in short on the screen."""
+        if not self.config.merge.geometry:
+            return
+        rows = report_geometry(self.space, self.run, ready.inputs, ready.config)
+        title = "The members' differences from the base" if ready.inputs.base else "The members' weights"
+        if len(ready.inputs.members) > 1:
+            say_table(self.space, short_table(rows if len(rows) <= MOST_ROWS else rows[-1:]), title)
+
+    def finish(self, merged: Artifact, ready: Prepared, evaluation: Evaluation) -> None:
+        """Figures, scores, the model with its card, and the last words on the screen."""
+        self.run.tags({"key": merged.key, "fingerprint": merged.fingerprint})
+        record_merge(self.run, merged, ready)
+        rows = table(evaluation.scores)
+        self._scores(rows)
+        card = model_card(self._card(merged, ready, rows))
+        released = release(self.space.store, merged, card)
+        folder = link_model(self.space.store, released.local() / MODEL, self.config.name)
+        self.run.text("model_card.md", card)
+        self.run.note(card.split("---\n", 2)[-1])
+        self.run.tags({"model": str(folder), "release": released.key})
+        if self.config.tracking.log_model:
+            self.run.model(released.local() / MODEL, "model", self.config.tracking.register_as)
+        self.run.metrics({"wall_seconds": time.monotonic() - self.started})
+        self.run.end("FAILED" if evaluation.failures else "FINISHED")
+        self.space.tracker.flush()
+        say_summary(self.space, rows, folder, self.started)
+
+    def _scores(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        self.run.table("scores.csv", [dict(row) for row in rows])
+        self.run.text("scores.md", markdown(rows))
+        for row in rows:
+            if row["model"] == "merged":
+                values = {f"scores/{key}": value for key, value in row.items() if isinstance(value, float)}
+                self.run.metrics(values)
+
+    def _card(self, merged: Artifact, ready: Prepared, rows: list[Row]) -> CardFacts:
+        members = [
+            CardMember(ref.name, "", ref.examples, 0, weight, given.path, ref.fingerprint)
+            for ref, given, weight in zip(
+                ready.inputs.members, self.config.members, merged.spec["weights"], strict=True
+            )
+        ]
+        lineage = {"merge": merged.key, "weights of the merged model": merged.fingerprint}
+        if ready.inputs.base:
+            lineage["weights of the base"] = ready.inputs.base.fingerprint
+        return CardFacts(
+            name=self.config.name,
+            base=self.config.base or "",
+            recipe=merged.spec,
+            members=members,
+            datasets={},
+            prompts=_prompts(merged.local() / MODEL),
+            scores=[means(row) for row in rows],
+            lineage=lineage,
+            found=_found(ready.facts),
+        )
+
+
+def _prompts(folder: Path) -> dict[str, str]:
+    path = folder / "config_sentence_transformers.json"
+    return dict(read_json(path).get("prompts") or {}) if path.exists() else {}
+
+
+def _found(facts: Mapping[str, Any]) -> dict[str, str | float]:
+    """What the method found, for the card."""
+    found: dict[str, str | float] = {f"in-domain score of {name}": one for name, one in facts.get("soups", {}).items()}
+    if "learned" in facts:
+        found |= {name: facts["learned"][name] for name in ("scale", "loss_before", "loss_after")}
+    return found

@@ -1,0 +1,215 @@
+"""What methods need beside the members: statistics of data, learned weights, scores of soups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from boom_ray.config import EvaluationConfig, MergeConfig, ModelConfig
+from boom_ray.errors import ConfigError, EvaluationError
+from boom_ray.evaluation.report import means
+from boom_ray.evaluation.runner import evaluate
+from boom_ray.evaluation.scores import Evaluation, ModelRef
+from boom_ray.events import Event
+from boom_ray.flows.ingredients import is_adapter
+from boom_ray.flows.workspace import Workspace
+from boom_ray.merging.job import MergeInputs
+from boom_ray.merging.methods.averages import greedy_soup
+from boom_ray.merging.probe.gather import WEIGHTS, Resources, gather_activations, gather_fisher
+from boom_ray.merging.probe.sample import LossSettings
+from boom_ray.merging.probe.weights import learn_weights
+from boom_ray.merging.recipe import MemberRef
+from boom_ray.merging.registry import METHODS
+from boom_ray.merging.run import MODEL, merge
+from boom_ray.model.folder import prompts_digest
+from boom_ray.store import Artifact
+
+FROM_DATA = frozenset({"fisher", "activations", "probe"})
+SEARCHED = frozenset({"probe", "scores"})
+GATHERED = FROM_DATA | SEARCHED
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a merge may look at beside the members.
+
+    Attributes:
+        model: pooling and templates.
+        evaluation: tasks, with every name made a path.
+        loss: the loss that members were trained with.
+        corpus: training data; None when no method needs it.
+    """
+
+    model: ModelConfig
+    evaluation: EvaluationConfig
+    loss: LossSettings
+    corpus: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A merge of which everything is known.
+
+    Attributes:
+        inputs: the models and what was gathered about them.
+        config: the recipe, with the weights that were found.
+        facts: what was found, for MLflow and the card; JSON values.
+    """
+
+    inputs: MergeInputs
+    config: MergeConfig
+    facts: dict[str, Any]
+
+
+def gathered(config: MergeConfig) -> frozenset[str]:
+    """What the method needs that no member's file holds, see `Method.needs`; weights given as numbers stay."""
+    needs = METHODS[config.method].needs_for(config.complete_parameters({})) & GATHERED
+    return needs - SEARCHED if isinstance(config.weights, tuple) else needs
+
+
+def check_ground(config: MergeConfig, has_base: bool, has_corpus: bool, evaluation: EvaluationConfig) -> None:
+    """Check that the configuration has what the method looks at.
+
+    Raises:
+        ConfigError: no base, no corpus, or no in-domain task.
+    """
+    needs, about = gathered(config), METHODS[config.method].base
+    if not has_base and (about == "required" or (about == "optional" and config.base == "base")):
+        raise ConfigError(
+            f"merge.method={config.method} works on differences from the model that the members were trained from: "
+            f"give base{', or merge.base=none' if about == 'optional' else ''}."
+        )
+    if needs & FROM_DATA and not has_corpus:
+        raise ConfigError(
+            f"merge.method={config.method} looks at training data: give corpus.datasets, e.g. those that the members "
+            f"were trained on{', or merge.weights as numbers' if needs & SEARCHED else ''}."
+        )
+    if "scores" in needs and not evaluation.in_domain:
+        raise ConfigError(
+            f"merge.method={config.method} compares scores: give evaluation.in_domain, tasks that are held out from "
+            f"training, or merge.weights as numbers."
+        )
+
+
+def prepare(space: Workspace, inputs: MergeInputs, config: MergeConfig, ground: Ground) -> Prepared:
+    """Gather and search what the method needs; everything is kept in the store.
+
+    Args:
+        space: store, and who listens to progress.
+        inputs: the models.
+        config: the recipe.
+        ground: what may be looked at.
+
+    Raises:
+        BoomError: see the stages that gather, and `boom_ray.merging.run.merge`.
+    """
+    ready = Prepared(inputs, config, {})
+    for need in sorted(gathered(config)):
+        ready = STEPS[need](space, ready, ground)
+    return ready
+
+
+def _fisher(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
+    return replace(ready, inputs=replace(ready.inputs, fisher=_gather(space, ready, ground, gather_fisher)))
+
+
+def _activations(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
+    return replace(ready, inputs=replace(ready.inputs, activations=_gather(space, ready, ground, gather_activations)))
+
+
+def _gather(space: Workspace, ready: Prepared, ground: Ground, stage: Callable[..., Artifact]) -> list[MemberRef]:
+    probe = ready.config.probe
+    resources = Resources(probe.gpus_per_actor, probe.actors)
+    refs = []
+    for member in ready.inputs.members:
+        base = ready.inputs.base if is_adapter(space.store.resolve(member.path)) else None
+        found = stage(space.store, member, ground.corpus, probe, ground.model, ground.loss, space, resources, base)
+        refs.append(MemberRef(member.name, found.place(WEIGHTS), found.key, member.examples))
+    return refs
+
+
+def _learn(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
+    inputs, config = ready.inputs, ready.config
+    assert inputs.base is not None and ground.corpus is not None  # see `check_ground`
+    found = learn_weights(
+        *(space.store, inputs.members, inputs.base, ground.corpus, config.probe, ground.model, ground.loss, space),
+        cpus=config.cpus or 1,
+        gpus=config.probe.gpus_per_actor,
+    ).figures
+    parameters = {**config.parameters, "scale": found["scale"]}
+    fixed = config.model_copy(update={"weights": tuple(found["weights"]), "parameters": parameters})
+    return replace(ready, config=fixed, facts={"learned": found})
+
+
+def _soup(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
+    inputs, config = ready.inputs, ready.config
+    tasks = ground.evaluation.model_copy(update={"out_of_domain": ()})
+    plain = config.model_copy(update={"method": "linear", "weights": "equal", "parameters": {}, "rules": ()})
+    names = [member.name for member in inputs.members]
+    found: dict[str, float] = {}
+
+    def scores(models: Sequence[ModelRef]) -> list[float]:
+        evaluation = evaluate(space.store, models, tasks, space)
+        check_scores(evaluation)
+        averages = means(evaluation.scores)
+        values = [float(averages[model.name]["in_domain"] or 0.0) for model in models]
+        found.update(zip((model.name for model in models), values, strict=True))
+        return values
+
+    def soup(trial: tuple[int, ...]) -> float:
+        name = "soup " + "+".join(names[place] for place in trial)
+        some = replace(inputs, members=[inputs.members[place] for place in trial])
+        made = merge(space.store, some, plain, _renamed(space, name))
+        return scores([model_ref(space, merged_ref(name, made), ground.model)])[0]
+
+    alone = scores([complete_ref(space, member, inputs, ground.model) for member in inputs.members])
+    weights = greedy_soup(alone, soup)
+    return replace(ready, config=config.model_copy(update={"weights": weights}), facts={"soups": found})
+
+
+STEPS: dict[str, Callable[[Workspace, Prepared, Ground], Prepared]] = {
+    "fisher": _fisher,
+    "activations": _activations,
+    "probe": _learn,
+    "scores": _soup,
+}
+
+
+def check_scores(evaluation: Evaluation) -> None:
+    """Raise what could not be evaluated.
+
+    Raises:
+        EvaluationError: a task failed.
+    """
+    if evaluation.failures:
+        lines = [f"  {one.model} on {one.task}: {one.error}" for one in evaluation.failures]
+        raise EvaluationError("\n".join(["Some tasks could not be evaluated; all else is done:", *lines]))
+
+
+def merged_ref(name: str, artifact: Artifact) -> MemberRef:
+    """A merged model as one that can be evaluated or merged again."""
+    return MemberRef(name, artifact.place(MODEL), artifact.fingerprint, 0)
+
+
+def model_ref(space: Workspace, ref: MemberRef, model: ModelConfig) -> ModelRef:
+    """A complete folder, to be evaluated; its weights are not hashed again."""
+    digest = prompts_digest(space.store.resolve(ref.path))
+    return ModelRef(ref.name, ref.path, ref.fingerprint, digest, model.query_template, model.passage_template)
+
+
+def complete_ref(space: Workspace, ref: MemberRef, inputs: MergeInputs, model: ModelConfig) -> ModelRef:
+    """A member or the base, to be evaluated; of adapters and plain transformers folders a complete copy is made.
+
+    The copy is a merge of one model, so it has exactly the pooling, prompts and tokenizer of the merged model.
+    """
+    folder = space.store.resolve(ref.path)
+    if (folder / "modules.json").exists() and not is_adapter(folder):
+        return model_ref(space, ref, model)
+    one = replace(inputs, members=[ref], fisher=(), activations=())
+    made = merge(space.store, one, MergeConfig(method="linear"), _renamed(space, f"{ref.name}, complete"))
+    return model_ref(space, merged_ref(ref.name, made), model)
+
+
+def _renamed(space: Workspace, unit: str) -> Callable[[Event], None]:
+    return lambda event: space(replace(event, unit=unit))

@@ -1,0 +1,176 @@
+"""Merging straight into a live model: what sweeps do, without writing or loading a model per trial.
+
+The members' tensors stay in memory beside the model, in the type they are stored in, on the model's device; every
+recipe is then computed from them by the same methods as a merge on disk, and copied into the model's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from boom_ray.errors import MergeError
+from boom_ray.merging.agreement import align_base
+from boom_ray.merging.checkpoint import Checkpoint, TensorInfo
+from boom_ray.merging.recipe import Recipe
+from boom_ray.merging.stream import Known, Opened, rounded, stacked
+from boom_ray.merging.vectors import MemoryVectors, Pool, Strip
+from boom_ray.merging.whole import WholeModel, whole_cuts, whole_space
+from boom_ray.model.folder import modules
+
+UNITED = ("auto_model", "model", "transformer")
+"""Names under which wrappers keep the transformers model."""
+
+
+class LiveMerger:
+    """Members held beside a live model, whose parameters become any merge of them.
+
+    Args:
+        model: a `SentenceTransformer`, or any module whose parameters are named as the members' tensors.
+        opened: the members and, for methods on differences, the base; may be closed afterwards.
+        known: inner products from earlier passes, if there are any; missing ones are computed once.
+        threads: threads on the CPU.
+
+    Raises:
+        MergeError: the model lacks a tensor that the members have, or it has another shape.
+
+    Memory: (members + base) x size of the model, on the model's device.
+    """
+
+    def __init__(self, model: nn.Module, opened: Opened, known: Known | None = None, threads: int = 1) -> None:
+        """Read all members."""
+        self._labels, self._known = opened.labels, known or Known()
+        self._targets = targets(model, opened.members[0])
+        self._pool = Pool(threads)
+        aligned = align_base(opened.base, opened.members[0]) if opened.base else {}
+        self._members: dict[str, list[torch.Tensor]] = {}
+        self._base: dict[str, torch.Tensor] = {}
+        self._activations = {key: stacked(opened.activations, key) for key in self._targets}
+        self._fisher: dict[str, list[torch.Tensor]] = {}
+        for key, target in self._targets.items():
+            self._members[key] = [_tensor(one, one.tensors[key], target.device) for one in opened.members]
+            if opened.base:
+                self._base[key] = _tensor(opened.base, aligned[key], target.device)
+            self._fisher[key] = [
+                _tensor(one, one.tensors[key], target.device) for one in opened.fisher if key in one.tensors
+            ]
+        self._spaces: dict[tuple[str, bool], MemoryVectors] = {}
+
+    def apply(self, recipe: Recipe) -> None:
+        """Set the model's parameters to the merge of a recipe; 16-bit parameters are rounded once.
+
+        Raises:
+            MergeError: a member holds NaN, or the recipe needs a base and there is none.
+        """
+        if recipe.uses_base and not self._base:
+            raise MergeError(f"{recipe.method} needs the base; open it when the live merger is made.")
+        recipe.check(self._targets)
+        whole = self._whole(recipe)
+        with torch.no_grad():
+            for key, target in self._targets.items():
+                self._merge(key, target, recipe, whole)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.close()
+
+    def _merge(self, key: str, target: torch.Tensor, recipe: Recipe, whole: WholeModel | None) -> None:
+        vectors = self._vectors(key, recipe, whole)
+        weights, parameters = recipe.at(key)
+        entry = recipe.entry
+        combine = entry.prepare(vectors, weights, parameters)
+        flat = target.view(-1)
+
+        def write(strip: Strip) -> None:
+            values = rounded(combine(strip), strip.base, target.dtype, key)
+            flat[strip.start : strip.start + len(values)] = values
+
+        vectors.map(write, entry.by_rows)
+
+    def _vectors(self, key: str, recipe: Recipe, whole: WholeModel | None) -> MemoryVectors:
+        """Vectors of one tensor; those of earlier recipes are used again, with all that they have found out."""
+        found = self._spaces.get((key, recipe.uses_base))
+        if found is None:
+            base = self._base[key] if recipe.uses_base else None
+            tensors = self._members[key]
+            dtype = _arithmetic([*tensors, *([base] if base is not None else [])], recipe.merge_dtype)
+            found = MemoryVectors(key, tensors, base, self._labels, dtype, self._pool, self._fisher[key])
+            found.products = self._activations[key]
+            space = self._known.space(key, recipe.uses_base)
+            if space is not None:
+                found.know(space)
+            self._spaces[key, recipe.uses_base] = found
+        found.whole_model = whole
+        found.notes = {}
+        return found
+
+    def _whole(self, recipe: Recipe) -> WholeModel | None:
+        if "model_gram" in recipe.needs:
+            return WholeModel(whole_space(one.space for one in self._all(recipe)), None)
+        if "model_magnitudes" in recipe.needs:
+            return WholeModel(None, whole_cuts(lambda: self._all(recipe), float(recipe.parameters["density"])))
+        return None
+
+    def _all(self, recipe: Recipe) -> Iterator[MemoryVectors]:
+        for key in self._targets:
+            yield self._vectors(key, recipe, None)
+
+
+def targets(model: nn.Module, member: Checkpoint) -> dict[str, torch.Tensor]:
+    """The live tensor for every floating tensor of a member, by the member's key.
+
+    Raises:
+        MergeError: one is missing, or has another shape.
+    """
+    found: dict[str, torch.Tensor] = {}
+    by_module = _states(model, member)
+    for key, info in member.tensors.items():
+        if not info.dtype.is_floating_point:
+            continue
+        target = by_module.get(info.module, {}).get(info.name)
+        if target is None:
+            raise MergeError(f"The live model has no tensor {key}, which member {member.label} has.")
+        if tuple(target.shape) != info.shape:
+            raise MergeError(
+                f"Tensor {key} has shape {list(info.shape)} in {member.label} and {list(target.shape)} in the live "
+                f"model."
+            )
+        found[key] = target.data
+    return found
+
+
+def _states(model: nn.Module, member: Checkpoint) -> dict[str, Mapping[str, torch.Tensor]]:
+    """Module folder to the live tensors by the names that they have in files."""
+    names: dict[str, set[str]] = {}
+    for info in member.tensors.values():
+        names.setdefault(info.module, set()).add(info.name)
+    parts, listed = [part for _, part in model.named_children()], modules(member.folder)
+    if not isinstance(model, nn.Sequential) or len(parts) != len(listed):
+        return {module: _named(model, wanted) for module, wanted in names.items()}
+    places = [module.path.relative_to(member.folder).as_posix().removeprefix(".") for module in listed]
+    return {place: _named(part, names.get(place, set())) for place, part in zip(places, parts, strict=True)}
+
+
+def _named(part: nn.Module, wanted: set[str]) -> dict[str, torch.Tensor]:
+    """Tensors by name of a module, or of the transformers model inside it when that is what has the wanted names."""
+    inner = [getattr(part, name) for name in UNITED if isinstance(getattr(part, name, None), nn.Module)]
+    found: dict[str, torch.Tensor] = {}
+    for one in [*inner, part]:
+        found = {**dict(one.named_buffers()), **dict(one.named_parameters(remove_duplicate=False))}
+        if wanted <= found.keys():
+            break
+    return found
+
+
+def _tensor(model: Checkpoint, info: TensorInfo, device: torch.device) -> torch.Tensor:
+    values = model.read(info, 0, info.numel, torch.empty(info.nbytes, dtype=torch.uint8))
+    return values.view(info.shape).to(device)
+
+
+def _arithmetic(tensors: list[torch.Tensor], wanted: str) -> torch.dtype:
+    if wanted != "auto":
+        dtype: torch.dtype = getattr(torch, wanted)
+        return dtype
+    return torch.float32 if all(tensor.dtype.itemsize <= 2 for tensor in tensors) else torch.float64

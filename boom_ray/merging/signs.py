@@ -1,0 +1,106 @@
+"""Which elements of the members' differences from the base have the same sign: counted in one pass, then kept.
+
+Inner products tell how long and how far apart differences are; signs tell how much of them methods that elect signs
+(TIES and its kin) would keep.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load_file, save_file
+
+from boom_ray.merging.geometry import inputs
+from boom_ray.merging.recipe import MemberRef
+from boom_ray.merging.vectors import Strip
+from boom_ray.store import Artifact, Draft, Store, artifact_key
+
+I64 = npt.NDArray[np.int64]
+KIND = "signs"
+VERSION = 1
+COUNTS, NAMES = "counts.safetensors", "names.json"
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Counts over the elements of some tensors; those of tensors are added up for a group of them.
+
+    Attributes:
+        same: (M, M) elements in which both differences have the same sign, neither of them zero.
+        both: (M, M) elements in which both are not zero; on the diagonal, in which a member differs from the base.
+        elected: sum of squares of the elected mean: every element takes the sign of the sum of all differences, and
+            the mean of those that have it.
+    """
+
+    same: I64
+    both: I64
+    elected: float
+
+    def __add__(self, other: Signs) -> Signs:
+        return Signs(self.same + other.same, self.both + other.both, self.elected + other.elected)
+
+    def agreement(self, left: int, right: int) -> float | None:
+        """Share of same signs of two members among the elements that both changed; None when there are none."""
+        both = int(self.both[left, right])
+        return int(self.same[left, right]) / both if both else None
+
+    @staticmethod
+    def none(members: int) -> Signs:
+        """Counts of no elements."""
+        zero = np.zeros((members, members), dtype=np.int64)
+        return Signs(zero, zero, 0.0)
+
+
+def count_signs(strip: Strip) -> Signs:
+    """Count one strip of differences from the base.
+
+    Products of zeros and ones in float32 are exact: a strip has far fewer than 2^24 elements.
+    """
+    rows = strip.rows
+    up, down = (rows > 0).float(), (rows < 0).float()
+    changed = up + down
+    same = up @ up.T + down @ down.T
+    total = rows.sum(dim=0)
+    votes = torch.where(total > 0, up, torch.where(total < 0, down, torch.zeros_like(up))).to(rows.dtype)
+    mean = (rows * votes).sum(dim=0) / votes.sum(dim=0).clamp(min=1)
+    elected = float(mean.to(torch.float64).square().sum())
+    return Signs(_integers(same), _integers(changed @ changed.T), elected)
+
+
+def _integers(counts: torch.Tensor) -> I64:
+    numbers: I64 = counts.to(torch.int64).cpu().numpy()
+    return numbers
+
+
+def save_signs(store: Store, members: Sequence[MemberRef], base: MemberRef, signs: Mapping[str, Signs]) -> Artifact:
+    """Keep the counts of every floating tensor, by key."""
+    names = sorted(signs)
+
+    def build(draft: Draft) -> None:
+        tensors = {
+            "same": np.stack([signs[name].same for name in names]),
+            "both": np.stack([signs[name].both for name in names]),
+            "elected": np.array([signs[name].elected for name in names]),
+        }
+        save_file(tensors, draft.path / COUNTS)
+        (draft.path / NAMES).write_text(json.dumps(names), encoding="utf-8")
+        draft.figures = {"tensors": len(names), "members": len(members)}
+
+    return store.materialize(KIND, {}, inputs(members, base), build, VERSION)
+
+
+def find_signs(store: Store, members: Sequence[MemberRef], base: MemberRef) -> dict[str, Signs]:
+    """Key of every floating tensor to its counts; empty when they were never counted."""
+    found = store.get(KIND, artifact_key(KIND, {}, inputs(members, base), VERSION))
+    if found is None:
+        return {}
+    folder = found.local()
+    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+    counts = load_file(folder / COUNTS)
+    rows = zip(counts["same"], counts["both"], counts["elected"].tolist(), strict=True)
+    return {name: Signs(*row) for name, row in zip(names, rows, strict=True)}
