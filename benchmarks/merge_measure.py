@@ -217,13 +217,15 @@ def live_ours(task: dict[str, Any]) -> Work:
     """A merge into a live model from members in memory, after one with other weights: what a trial of a sweep costs."""
     import dataclasses
 
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     from boom_ray.merging.live import LiveMerger
 
     job = _job(task)
+    architecture = AutoConfig.from_pretrained(task["models"][0]).architectures[0]
+    kind = AutoModelForCausalLM if architecture.endswith("ForCausalLM") else AutoModel
     with job.opened() as opened:
-        model = AutoModel.from_pretrained(task["models"][0])
+        model = kind.from_pretrained(task["models"][0])
         merger = LiveMerger(model, opened, threads=job.threads)
     members = len(job.inputs.members)
     merger.apply(dataclasses.replace(job.recipe, weights=(1 / members,) * members))
@@ -237,6 +239,7 @@ def live_mergekit(task: dict[str, Any]) -> Work:
 
     states = [load_file(Path(folder) / "model.safetensors") for folder in task["models"]]
     arguments = _mergekit_arguments(task, states)
+    arguments["out_dtype"] = getattr(torch, task["out_dtype"])
 
     def work() -> None:
         with torch.no_grad():
@@ -249,28 +252,29 @@ def compare(task: dict[str, Any]) -> Work:
     """How far two results are apart, tensor by tensor, about the base.
 
     Returns ``relative``, the largest of |a - b| / |b| over tensors (lengths), ``update``, the largest of
-    |a - b| / |b - base|, and ``share``, the share of elements that are not equal.
+    |a - b| / |b - base|, and ``share``, the share of elements that differ by more than the rounding of their type plus
+    a thousandth of the root mean square of the update.
     """
     from safetensors import safe_open
 
     def work() -> dict[str, float]:
         relative = update = 0.0
-        unequal = total = 0
+        far = total = 0
         with contextlib.ExitStack() as stack:
             paths = [Path(folder) / "model.safetensors" for folder in (*task["results"], task["models"][0])]
             ours_, peer, base = (stack.enter_context(safe_open(path, "pt")) for path in paths)
             saved, wanted = peer.keys(), base.keys()
             names = {name.removeprefix("model."): name for name in saved}
             for name in wanted:
-                one, other, start = (
-                    file.get_tensor(key).to(torch.float64).view(-1)
-                    for file, key in ((ours_, name), (peer, names[name.removeprefix("model.")]), (base, name))
-                )
-                gap = (one - other).norm()
-                relative = max(relative, float(gap / other.norm()))
-                update = max(update, float(gap / (other - start).norm()))
-                unequal, total = unequal + int((one != other).sum()), total + one.numel()
-        return {"relative": relative, "update": update, "share": unequal / total}
+                places = ((ours_, name), (peer, names[name.removeprefix("model.")]), (base, name))
+                stored = [file.get_tensor(key).view(-1) for file, key in places]
+                one, other, start = (values.to(torch.float64) for values in stored)
+                gap, moved = one.sub_(other).abs_(), start.sub_(other).norm()
+                relative = max(relative, float(gap.norm() / other.norm()))
+                update = max(update, float(gap.norm() / moved))
+                bound = other.abs_().mul_(torch.finfo(stored[1].dtype).eps).add_(1e-3 * moved / len(gap) ** 0.5)
+                far, total = far + int((gap > bound).sum()), total + len(gap)
+        return {"relative": relative, "update": update, "share": far / total}
 
     return work
 

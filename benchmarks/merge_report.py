@@ -108,11 +108,11 @@ def print_group(title: str, rows: Mapping[str, Row], moved: int, apart: Mapping[
     for name, gap in apart.items():
         print(
             f"  ours and {TITLES[name]}: most |a - b| / |b| of a tensor {gap['relative']:.1e}, of its update "
-            f"{gap['update']:.1e}; {gap['share']:.3%} of the elements differ"
+            f"{gap['update']:.1e}; {gap['share']:.3%} of the elements differ by more than rounding"
         )
 
 
-def print_live(shape: str, method: str, name: str, rows: Mapping[str, Row]) -> list[Goal]:
+def print_live(shape: str, name: str, rows: Mapping[str, Row]) -> list[Goal]:
     """Table of merges in memory, and their ratio."""
     print(f"\n{shape}: {name}, members in memory, nothing read or written")
     for who, row in rows.items():

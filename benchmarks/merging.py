@@ -67,6 +67,19 @@ PEERS = ("mergekit_api", "mergekit_cli", "st_merge")
 WHATS = {"plain": "plain", **dict.fromkeys(OURS, "ours"), **{peer: peer for peer in PEERS}}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of one shape.
+
+    Attributes:
+        on_disk: merges from files to files, and who does them.
+        live: merges of members in memory.
+    """
+
+    on_disk: dict[Merge, Sequence[str]]
+    live: Sequence[Merge] = ()
+
+
 @dataclass
 class Bench:
     """Models of one shape and the merges of them.
@@ -194,7 +207,7 @@ def bench_group(bench: Bench, merge: Merge, names: Sequence[str]) -> tuple[dict[
     return {"shape": bench.shape.name, "merge": merge.name, "bytes": moved, "rows": rows, "apart": apart}, found
 
 
-def bench_shape(home: Path, shape: Shape, repeats: int, plan: dict[Merge, Sequence[str]], live: bool) -> Any:
+def bench_shape(home: Path, shape: Shape, repeats: int, plan: Plan) -> Any:
     """All groups of one shape; returns their figures and goals."""
     bench = Bench(home / shape.name.replace(" ", "-").replace(",", ""), shape, repeats)
     bench.home.mkdir(parents=True)
@@ -209,32 +222,31 @@ def bench_shape(home: Path, shape: Shape, repeats: int, plan: dict[Merge, Sequen
         flush=True,
     )
     groups, goals = [], []
-    for merge, names in plan.items():
+    for merge, names in plan.on_disk.items():
         group, found = bench_group(bench, merge, names)
         groups.append(group)
         goals += found
-    if live:
-        for merge in (WHOLE, ABOUT_BASE, TIES):
-            raw: dict[str, list[dict[str, Any]]] = {"live_ours": [], "live_mergekit": []}
-            for _ in range(repeats):
-                for name, own in raw.items():
-                    own.append(bench.run(name, merge))
-            rows = {name: middle(own) for name, own in raw.items()}
-            goals += print_live(shape.name, merge.method, merge.name, rows)
-            groups.append({"shape": shape.name, "merge": f"live, {merge.name}", "rows": rows})
+    for merge in plan.live:
+        raw: dict[str, list[dict[str, Any]]] = {"live_ours": [], "live_mergekit": []}
+        for _ in range(repeats):
+            for name, own in raw.items():
+                own.append(bench.run(name, merge))
+        rows = {name: middle(own) for name, own in raw.items()}
+        goals += print_live(shape.name, merge.name, rows)
+        groups.append({"shape": shape.name, "merge": f"live, {merge.name}", "rows": rows})
     shutil.rmtree(bench.home / "models")
     return groups, goals
 
 
-def plans(arguments: argparse.Namespace) -> Iterator[tuple[Shape, dict[Merge, Sequence[str]], bool]]:
-    """What is measured: (shape, merges and who does them, whether into a live model too)."""
+def plans(arguments: argparse.Namespace) -> Iterator[tuple[Shape, Plan]]:
+    """What is measured of which shape."""
     everybody = ("plain", *OURS[:2], *PEERS)
-    wide = ("plain", *OURS, *PEERS)
+    wide, spherical_and_ties = ("plain", *OURS, *PEERS), (WHOLE, ABOUT_BASE, TIES)
     if arguments.shape == "tiny":
         for shape in TINY.values():
-            yield shape, dict.fromkeys((LINEAR, WHOLE, ABOUT_BASE, TIES), everybody), True
+            yield shape, Plan(dict.fromkeys((LINEAR, WHOLE, ABOUT_BASE, TIES), everybody), spherical_and_ties)
     if arguments.shape in ("minilm", "all"):
-        yield MINILM, {LINEAR: everybody, WHOLE: wide, ABOUT_BASE: wide, TIES: wide}, True
+        yield MINILM, Plan({LINEAR: everybody, WHOLE: wide, ABOUT_BASE: wide, TIES: wide}, spherical_and_ties)
     if arguments.shape in ("0.6b", "all"):
         alone = ("plain", *OURS[:2])
         small = replace(
@@ -243,9 +255,10 @@ def plans(arguments: argparse.Namespace) -> Iterator[tuple[Shape, dict[Merge, Se
             layers=arguments.ties_layers,
             vocabulary=TIES_VOCABULARY,
         )
-        yield small, {TIES: everybody}, False
-        yield QWEN3_HALF, {WHOLE: alone, ABOUT_BASE: alone, TIES: alone}, False
-        yield QWEN3, {LINEAR: everybody, WHOLE: everybody, ABOUT_BASE: everybody, TIES: alone}, False
+        yield small, Plan({TIES: everybody})
+        yield QWEN3_HALF, Plan({WHOLE: alone, ABOUT_BASE: alone, TIES: alone})
+        whole = {LINEAR: everybody, WHOLE: everybody, ABOUT_BASE: everybody, TIES: alone}
+        yield QWEN3, Plan(whole, (WHOLE, ABOUT_BASE))
 
 
 def machine() -> dict[str, str]:
@@ -273,8 +286,8 @@ def main() -> None:
     facts, groups, goals = machine(), [], []
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     try:
-        for shape, plan, live in plans(arguments):
-            measured_groups, found = bench_shape(home, shape, arguments.repeats, plan, live)
+        for shape, plan in plans(arguments):
+            measured_groups, found = bench_shape(home, shape, arguments.repeats, plan)
             groups += measured_groups
             goals += found
     finally:

@@ -17,7 +17,7 @@ from boom_ray.merging.adapters import adapter_fingerprint
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL
-from boom_ray.model.folder import ADAPTER_CONFIG, find_folder, modules, transformer_dir, weights_fingerprint
+from boom_ray.model.folder import find_folder, is_adapter, modules, weights_fingerprint
 from boom_ray.store import ARTIFACT, Artifact, Draft, Store, artifact_key
 
 HASHED = "fingerprint"
@@ -135,11 +135,6 @@ def _artifact_fingerprint(artifact: Artifact | None) -> str:
     if artifact is None:
         return ""
     return str(artifact.figures.get("weights", "")) if artifact.kind == "base" else artifact.fingerprint
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter instead of a model's weights."""
-    return (transformer_dir(folder) / ADAPTER_CONFIG).exists()
 
 
 def with_fingerprints(store: Store, inputs: MergeInputs, compute: bool = True) -> MergeInputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from boom_ray.config import CorpusConfig, EmbeddedConfig, MergeJobConfig, RunConfig
 from boom_ray.corpus.embedded import embedded_artifact
@@ -81,7 +81,7 @@ def with_embedded(store: Store, config: C, report: Report) -> C:
             for task in getattr(config.evaluation, group)
         )
     update["evaluation"] = config.evaluation.model_copy(update=groups)
-    return config.model_copy(update=update)
+    return cast(C, config.model_copy(update=update))
 
 
 def _path(artifact: Artifact, name: str, folder: str, suffix: str) -> str:

@@ -12,7 +12,6 @@ from boom_ray.evaluation.report import means
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.events import Event
-from boom_ray.flows.ingredients import is_adapter
 from boom_ray.flows.workspace import Workspace
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.methods.averages import greedy_soup
@@ -22,7 +21,7 @@ from boom_ray.merging.probe.weights import learn_weights
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.registry import METHODS
 from boom_ray.merging.run import MODEL, merge
-from boom_ray.model.folder import prompts_digest
+from boom_ray.model.folder import is_adapter, prompts_digest
 from boom_ray.store import Artifact
 
 FROM_DATA = frozenset({"fisher", "activations", "probe"})

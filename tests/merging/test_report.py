@@ -65,7 +65,9 @@ def flat(model: dict[str, torch.Tensor], keys: tuple[str, ...]) -> np.ndarray:
 def test_a_case_by_hand(draw):
     base = {"embeddings.w": torch.tensor([3.0, 4.0, 0.0])}
     one, other = torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, 4.0, 0.0])
-    rows = table(draw(base, {"embeddings.w": base["embeddings.w"] + one}, {"embeddings.w": base["embeddings.w"] + other}))
+    rows = table(
+        draw(base, {"embeddings.w": base["embeddings.w"] + one}, {"embeddings.w": base["embeddings.w"] + other})
+    )
     assert [row["group"] for row in rows] == [EMBEDDINGS, WHOLE]
     row = rows[0]
     assert (row["tensors"], row["parameters"], row["unchanged"], row["base_length"]) == (1, 3, 0, 5.0)

@@ -184,7 +184,7 @@ def karcher(space: Space, weights: F64, parameters: Parameters) -> F64:
     """Coefficients of the Karcher mean: the direction with the least weighted sum of squared angles, at mean length.
 
     Starting at the normalised weighted mean, the step of `riemannian_step` is repeated until it is shorter than
-    ``tolerance``, or no longer shrinks because float64 has no more digits. mergekit's has equal weights only, ten
+    ``tolerance``, or cannot be told from zero because float64 has no more digits. mergekit's has equal weights only, ten
     steps, and angles from an arc cosine.
 
     Args:
@@ -232,7 +232,6 @@ def _walk(space: Space, units: F64, shares: F64, mean: F64, steps: int, toleranc
     Returns:
         (M,) a unit vector; None if one of the units is opposite the mean, where the logarithm has no direction.
     """
-    before = math.inf
     for _ in range(steps):
         angles = np.array([space.angle(unit, mean) for unit in units])
         if angles.max() > math.pi - OPPOSED:
@@ -240,14 +239,23 @@ def _walk(space: Space, units: F64, shares: F64, mean: F64, steps: int, toleranc
         stretch = np.divide(angles, np.sin(angles), out=np.ones_like(angles), where=angles > 0)
         tangent = (shares * stretch) @ (units - np.cos(angles)[:, None] * mean)
         size = space.norm(tangent)
-        if size == 0:
+        if size <= _blur(space, tangent):
             break
         mean = math.cos(size) * mean + (math.sin(size) / size) * tangent
         mean = mean / space.norm(mean)
-        if size <= tolerance or (size >= before and size < OPPOSED):
+        if size <= tolerance:
             break
-        before = size
     return mean
+
+
+def _blur(space: Space, combination: F64) -> float:
+    """Lengths that rounding alone may give a combination that is zero.
+
+    Parallel vectors (tensors of one element, members that did the same) have combinations with large coefficients that
+    are zero; without this bound such a step would never be short enough.
+    """
+    parts = np.abs(combination @ space.transform)
+    return math.sqrt(8 * np.finfo(np.float64).eps * float(parts @ np.abs(space.basis) @ parts))
 
 
 METHODS: tuple[Method, ...] = (

@@ -26,6 +26,7 @@ MEANS = [BY_NAME["multislerp"], BY_NAME["riemannian_step"], BY_NAME["karcher"]]
 DTYPES = pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 EVERY = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 EVERY_PAIR = pytest.mark.parametrize("method", PAIRS, ids=lambda method: method.name)
+angle = Space.angle
 EVERY_MEAN = pytest.mark.parametrize("method", MEANS, ids=lambda method: method.name)
 
 
@@ -46,9 +47,9 @@ def count_for(method: Method, data: st.DataObject, least: int = 1) -> int:
 
 
 def acute(count: int, data: st.DataObject) -> F64:
-    """Vectors of positive elements: no two at more than a right angle, so that every mean is unique."""
+    """Vectors of positive elements: all below a right angle, so that every mean is unique; lengths of one order."""
     size = data.draw(st.integers(1, 12))
-    return data.draw(npst.arrays(np.float64, (count, size), elements=st.integers(1, 10_000).map(lambda x: x / 1000)))
+    return data.draw(npst.arrays(np.float64, (count, size), elements=st.integers(100, 10_000).map(lambda x: x / 1000)))
 
 
 # --- mergekit ----------------------------------------------------------------------------------------------------
@@ -273,8 +274,22 @@ def test_a_zero_vector_has_no_direction_but_its_length_counts() -> None:
         rows = np.array([[0.0, 0.0], [2.0, 0.0]])
         np.testing.assert_array_equal(of(method, rows, [0.25, 0.75]), [1.5, 0.0])
         three = np.vstack([polar([0.3, 1.1], [2.0, 4.0]), np.zeros((1, 2))])
-        expected = 2 / 3 * of(method, three[:2], [1, 1])
-        np.testing.assert_allclose(of(method, three, [1, 1, 1]), expected, rtol=1e-14)
+        expected = 3 / 4 * of(method, three[:2], [1, 2])
+        np.testing.assert_allclose(of(method, three, [1, 2, 1]), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+@pytest.mark.parametrize("rows", [[[3.0], [0.7], [1.1]], [[0.1, 0.3], [0.2, 0.6], [0.7, 2.1]]])
+def test_the_walk_to_the_mean_of_parallel_vectors_ends_at_once(
+    rows: list[list[float]], with_base: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are parallel up to rounding, so the first step has a length that is nothing but rounding."""
+    asked: list[float] = []
+    monkeypatch.setattr(Space, "angle", lambda *given: asked.append(angle(*given)) or asked[-1])
+    tensors = list(torch.tensor(rows, dtype=torch.float64))
+    found = merged(BY_NAME["karcher"], tensors, torch.zeros_like(tensors[0]) if with_base else None)
+    torch.testing.assert_close(found, (tensors[0] + tensors[1] + tensors[2]) / 3, rtol=1e-7, atol=0)
+    assert len(asked) == 3 and max(asked) < 1e-6
 
 
 @EVERY_MEAN
