@@ -66,6 +66,7 @@ def goals_of_group(shape: str, method: str, name: str, rows: Mapping[str, Row]) 
         return [Goal(f"{shape}, {name}: ours failed", 0.0, 1.0, False)]
     place, cold = f"{shape}, {name}:", rows["ours"]["wall"]
     goals = [Goal(f"{place} cold / plain read + write", cold / rows["plain"]["wall"], SLOWEST, True)]
+    goals.append(Goal(f"{place} own memory / stated bound", rows["ours"]["own"] / rows["ours"]["bound"], 1.0, True))
     peer = fastest(rows, MERGEKIT)
     if peer and method in FASTER:
         wanted, wanted_cached = FASTER[method]

@@ -124,8 +124,13 @@ class Bench:
             "out": str(self.home / f"out{self.counter}"),
         } | changes
         row = measured(task)
-        if task["what"] in PEERS and not row.get("error"):
+        if row.get("error"):
+            return row
+        if task["what"] in PEERS:
             row["extra"] = task["out"]
+        if task["what"] == "ours":
+            manifest = json.loads((Path(row["extra"]).parent / "artifact.json").read_text(encoding="utf-8"))
+            row["bound"] = manifest["figures"]["memory_bound"]
         return row
 
     def group(self, merge: Merge, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -193,7 +198,8 @@ def middle(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians of seconds and memory; the error, if there was one."""
     if rows[-1].get("error"):
         return {"error": rows[-1]["error"]}
-    return {key: median(row[key] for row in rows) for key in ("wall", "cpu", "peak", "own")} | {"runs": len(rows)}
+    keys = [key for key in ("wall", "cpu", "peak", "own", "bound") if key in rows[0]]
+    return {key: median(row[key] for row in rows) for key in keys} | {"runs": len(rows)}
 
 
 def bench_group(bench: Bench, merge: Merge, names: Sequence[str]) -> tuple[dict[str, Any], list[Goal]]:

@@ -1,17 +1,17 @@
 """Inner products of the vectors of a tensor, in float64.
 
 float32 norms of large tensors are wrong on CPU (2 % at 156 million elements with torch 2.13, PEERS.md 0.6), so all
-products are added in float64, in blocks of fixed size whose sums are added in order. The result does not depend on
-the number of threads or on how the tensor was cut.
+products are added in float64, strip by strip, and the strips' sums are added in their order. The result does not depend
+on the number of threads or on what was held in memory.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from boom_ray.merging.space import F64
@@ -19,33 +19,44 @@ from boom_ray.merging.space import F64
 if TYPE_CHECKING:
     from boom_ray.merging.vectors import Strip
 
-BLOCK = 4096
-"""Elements whose products are added in one go."""
+_scratch = threading.local()
 
 
 def basis_gram(strip: Strip) -> F64:
-    """Gram matrices of the strip's basis, one per block of `BLOCK` elements.
+    """Gram matrix of the strip's basis.
 
     The basis is (base, differences from it) when there is a base, else (first member, the others' differences from it);
     see `boom_ray.merging.space`.
 
     Returns:
-        (blocks, K, K); K = M + 1 with a base, else M.
+        (K, K); K = M + 1 with a base, else M.
     """
-    rows = strip.rows if strip.base is None else torch.cat([strip.base[None], strip.rows])
-    length = rows.shape[1]
-    basis = rows.new_zeros((len(rows), -(-length // BLOCK) * BLOCK), dtype=torch.float64)
-    basis[:, :length] = rows
+    basis = _basis(strip)
+    count = len(basis)
+    gram = basis.new_empty((count, count))
+    for index in range(count):  # a matrix-vector product per row takes half the time of a matrix product this thin
+        gram[index, index:] = gram[index:, index] = torch.mv(basis[index:], basis[index])
+    found: F64 = gram.cpu().numpy()
+    return found
+
+
+def _basis(strip: Strip) -> torch.Tensor:
+    """(K, n) float64 in memory that the calling thread uses again for its next strip."""
+    first = 0 if strip.base is None else 1
+    shape = (len(strip.rows) + first, strip.rows.shape[1])
+    held = getattr(_scratch, "basis", None)
+    if held is None or held.numel() < shape[0] * shape[1] or held.device != strip.rows.device:
+        held = _scratch.basis = strip.rows.new_empty(shape, dtype=torch.float64).view(-1)
+    basis: torch.Tensor = held[: shape[0] * shape[1]].view(shape)
+    basis[first:] = strip.rows
     if strip.base is None:
-        basis[1:, :length] -= basis[0, :length]
-    blocks = basis.view(len(basis), -1, BLOCK).transpose(0, 1)
-    grams: npt.NDArray[np.float64] = torch.bmm(blocks, blocks.transpose(1, 2)).cpu().numpy()
-    return grams
+        basis[1:] -= basis[0]
+    else:
+        basis[0] = strip.base
+    return basis
 
 
 def total(parts: Sequence[F64], size: int) -> F64:
-    """Sum of the blocks' Gram matrices in the order of the blocks, (size, size); zero for a tensor without elements."""
-    if not parts:
-        return np.zeros((size, size))
-    result: F64 = np.add.reduce(np.concatenate(parts), axis=0)
+    """Sum of the strips' Gram matrices in their order, (size, size); zero for a tensor without elements."""
+    result: F64 = np.add.reduce(parts, axis=0) if parts else np.zeros((size, size))
     return result

@@ -95,11 +95,11 @@ class FileVectors(Vectors):
         model = self._places[index + 1 if self.has_base else index].model
         return f"{model.label} ({model.folder})"
 
-    def map(self, function: Callable[[Strip], T], by_rows: bool = False) -> list[T]:
+    def map(self, function: Callable[[Strip], T], by_rows: bool = False, checked: bool = False) -> list[T]:
         """See `Vectors.map`; counts what is read."""
         if not self._kept:
             self.bytes_read += sum(place.info.nbytes for place in [*self._places, *self._importance])
-        return super().map(function, by_rows)
+        return super().map(function, by_rows, checked)
 
     def load(self, span: Span) -> Strip:
         """Elements of all vectors in the type of the arithmetic, in buffers of the calling thread."""

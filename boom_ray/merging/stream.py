@@ -9,7 +9,6 @@ Memory: see `memory_bound`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,10 +206,12 @@ def rounded(values: torch.Tensor, base: torch.Tensor | None, dtype: torch.dtype,
     Raises:
         MergeError: the type cannot hold a value.
     """
-    result = (values if base is None else values + base).to(dtype)
-    if not (math.isfinite(float(result.sum(dtype=torch.float64))) or bool(torch.isfinite(result).all())):
+    merged = values if base is None else base.add_(values)
+    least, most = torch.aminmax(merged)
+    largest = torch.finfo(dtype).max
+    if not -largest <= float(least) <= float(most) <= largest:
         raise MergeError(f"Merged tensor {key} does not fit into {dtype}; set merge.output_dtype=float32.")
-    return result
+    return merged.to(dtype)
 
 
 def output_type(info: TensorInfo, wanted: str) -> torch.dtype:

@@ -16,17 +16,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from boom_ray.errors import MergeError
-from boom_ray.merging.gram import BLOCK, basis_gram, total
+from boom_ray.merging.gram import basis_gram, total
 from boom_ray.merging.space import F64, Space
 
 if TYPE_CHECKING:
     from boom_ray.merging.magnitudes import Histograms
     from boom_ray.merging.whole import WholeModel
 
-STRIP = 16 * BLOCK
+STRIP = 1 << 16
 """Elements per strip; half a megabyte of float64 per vector, so that all of a strip stays in the cache."""
 GPU_STRIP = 256 * STRIP
 """The same on a GPU, where every call costs as much as a million elements."""
@@ -64,9 +65,7 @@ class Pool:
         self.threads = threads
         self._local = threading.local()
         self._executor = (
-            ThreadPoolExecutor(threads, "merge", initializer=torch.set_num_threads, initargs=(1,))
-            if threads
-            else None
+            ThreadPoolExecutor(threads, "merge", initializer=torch.set_num_threads, initargs=(1,)) if threads else None
         )
 
     def map(self, function: Callable[[Span], T], spans: Sequence[Span]) -> list[T]:
@@ -159,17 +158,18 @@ class Vectors(ABC):
         """What was computed or taken over: ``space`` and ``histograms``, if the method asked for them."""
         return {name: value for name, value in vars(self).items() if name in ("space", "histograms")}
 
-    def map(self, function: Callable[[Strip], T], by_rows: bool = False) -> list[T]:
+    def map(self, function: Callable[[Strip], T], by_rows: bool = False, checked: bool = False) -> list[T]:
         """The function's results for all strips, in their order; none for a tensor without elements.
 
         Args:
             function: called from several threads.
             by_rows: strips hold whole rows.
+            checked: the function itself looks for NaN and infinity.
 
         Raises:
             MergeError: a member holds NaN or infinity.
         """
-        checked = self._checked
+        checked = checked or self._checked
 
         def work(span: Span) -> T:
             strip = self.load(span)
@@ -198,7 +198,7 @@ class Vectors(ABC):
     @cached_property
     def space(self) -> Space:
         """Inner products of the vectors; known beforehand, or computed by a pass over them."""
-        grams = self.map(basis_gram)
+        grams = self.map(self._gram, checked=True)
         if self.has_base:
             return Space.of_differences(total(grams, self.members + 1), whole=False)
         return Space.of_first(total(grams, self.members))
@@ -220,6 +220,12 @@ class Vectors(ABC):
     def activations(self) -> F64 | None:
         """(M, columns, columns) mean products of the inputs of this linear layer; None for other tensors."""
         return self.products
+
+    def _gram(self, strip: Strip) -> F64:
+        found = basis_gram(strip)
+        if not np.isfinite(found).all():
+            self._check(strip)
+        return found
 
     def _check(self, strip: Strip) -> None:
         """NaN and infinity survive a sum, and a sum costs a tenth of looking at every element."""

@@ -39,7 +39,7 @@ def test_a_member_may_be_a_path_alone() -> None:
         ({"merge": {"weights": [1, 2, 3]}}, "merge.weights has 3 numbers for 2 members"),
         ({"merge": {"rules": [{"weights": [1]}]}}, "merge.rules.0.weights has 1 numbers for 2 members"),
         ({"merge": {"weights": [0, 0]}}, "weights sum to zero"),
-        ({"merge": {"method": "tys"}}, "there is no method tys; did you mean ties?"),
+        ({"merge": {"method": "tiess"}}, "there is no method tiess; did you mean ties?"),
         ({"merge": {"method": "ties", "parameters": {"densty": 1}}}, "ties has no parameter densty"),
         ({"merge": {"method": "ties", "parameters": {"density": 2}}}, "parameters.density"),
         ({"model": {"query_template": "no text"}}, "query_template must end with {text}"),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from ray.exceptions import RayTaskError
 
-from boom_ray.config import RunConfig, load_config
+from boom_ray.config import MergeJobConfig, RunConfig, load_config
 from boom_ray.errors import ConfigError, DataError, TrainingError
 from boom_ray.flows.command import INTERRUPTED, command
 
@@ -43,6 +43,17 @@ def test_the_flow_gets_the_configuration_and_gives_the_exit_code(file: str) -> N
 
 def test_verbose_is_short_for_a_key(file: str) -> None:
     assert run(file, "--verbose")[1][0].cluster.verbose is True
+
+
+def test_a_dry_run_is_offered_by_jobs_that_can(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "merge.yaml").write_text(yaml.safe_dump({"name": "m", "members": ["/a"]}))
+    seen: list[MergeJobConfig] = []
+    arguments = [str(tmp_path / "merge.yaml"), "name=n", "--dry-run", "merge.method=linear"]
+    assert command(MergeJobConfig, lambda config: seen.append(config) or 0, "a job", arguments) == 0
+    assert [(one.dry_run, one.name, one.merge.method) for one in seen] == [(True, "n", "linear")]
+    with pytest.raises(SystemExit):
+        run(file, "--dry-run")
+    assert "unrecognized arguments: --dry-run" in capsys.readouterr().err
 
 
 def test_print_config_prints_what_loads_to_the_same_and_runs_nothing(

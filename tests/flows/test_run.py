@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from boom_ray.bags.sampling import BagRule
 from boom_ray.config import RunConfig, load_config
-from boom_ray.errors import DataError, EvaluationError, ModelError, TrackingError
+from boom_ray.errors import ConfigError, DataError, EvaluationError, ModelError, TrackingError
 from boom_ray.flows.run import is_everything, run
 from tests.tiny_job import write_job
 
@@ -64,6 +64,10 @@ def test_mlflow_shows_parent_children_scores_and_pictures(job):
     files = {one.path for one in client.list_artifacts(parent.info.run_id)}
     assert {"config.yaml", "model_card.md", "loss_curves.png", "gain_over_baseline.png"} <= files
     assert "bag_overlap.png" in {one.path for one in client.list_artifacts(found["bags"].info.run_id)}
+    merge = found["merge"]
+    assert {"geometry/cosine_mean", "geometry/sign_agreement", "bytes_read", "seconds"} <= set(merge.data.metrics)
+    report = {one.path for one in client.list_artifacts(merge.info.run_id, "geometry")}
+    assert {"geometry/by_layer.csv", "geometry/cosines_by_layer.png", "geometry/lengths_by_layer.png"} <= report
 
 
 def test_a_second_call_makes_nothing_and_another_merge_only_merges(job):
@@ -83,6 +87,16 @@ def test_a_truncated_artifact_is_found_and_built_again(job):
     assert run(load_config(RunConfig, job / "job.yaml")) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == expected
     assert list((job / "store" / "member").glob("*.damaged-*"))
+
+
+def test_methods_that_look_at_data_use_the_run_s_own(job):
+    before = artifacts(job)
+    overrides = ["merge.method=fisher", "merge.probe.examples=16", "merge.probe.batch=8"]
+    assert run(load_config(RunConfig, job / "job.yaml", overrides)) == 0
+    fresh = [Path(path).parents[1].name for path in set(artifacts(job)) - set(before)]
+    assert sorted(set(fresh)) == ["fisher", "merge", "release", "scores"] and fresh.count("fisher") == 2
+    with pytest.raises(ConfigError, match="give evaluation.in_domain"):
+        run(load_config(RunConfig, job / "job.yaml", ["merge.method=greedy_soup", "evaluation.in_domain=[]"]))
 
 
 @pytest.mark.parametrize(

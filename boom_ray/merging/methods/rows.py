@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from boom_ray.merging.gram import BLOCK
 from boom_ray.merging.space import F64
 from boom_ray.merging.vectors import Strip
+
+BLOCK = 4096
+"""Elements of a row whose products are added in one go."""
 
 
 def row_grams(rows: torch.Tensor, columns: int) -> F64:
     """Inner products of M vectors, row by row of the matrix that they are flattened from.
 
-    Sums are in float64, in blocks of fixed size that are added in order, as in `boom_ray.merging.gram`.
+    Sums are in float64, in blocks of fixed size that are added in order.
 
     Args:
         rows: (M, R * columns), float32 or float64.

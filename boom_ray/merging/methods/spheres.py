@@ -184,8 +184,7 @@ def karcher(space: Space, weights: F64, parameters: Parameters) -> F64:
     """Coefficients of the Karcher mean: the direction with the least weighted sum of squared angles, at mean length.
 
     Starting at the normalised weighted mean, the step of `riemannian_step` is repeated until it is shorter than
-    ``tolerance``, or cannot be told from zero because float64 has no more digits. mergekit's has equal weights only, ten
-    steps, and angles from an arc cosine.
+    ``tolerance``, or nothing but rounding. mergekit's has equal weights only, ten steps, and angles from an arc cosine.
 
     Args:
         space: inner products of the vectors.
@@ -232,6 +231,7 @@ def _walk(space: Space, units: F64, shares: F64, mean: F64, steps: int, toleranc
     Returns:
         (M,) a unit vector; None if one of the units is opposite the mean, where the logarithm has no direction.
     """
+    before = math.inf
     for _ in range(steps):
         angles = np.array([space.angle(unit, mean) for unit in units])
         if angles.max() > math.pi - OPPOSED:
@@ -243,8 +243,9 @@ def _walk(space: Space, units: F64, shares: F64, mean: F64, steps: int, toleranc
             break
         mean = math.cos(size) * mean + (math.sin(size) / size) * tangent
         mean = mean / space.norm(mean)
-        if size <= tolerance:
+        if size <= tolerance or before <= size < OPPOSED:  # steps shrink until they are nothing but rounding
             break
+        before = size
     return mean
 
 

@@ -8,7 +8,9 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from boom_ray.merging.methods.method import Method
 from boom_ray.merging.space import F64
+from tests.merging.merged import merged
 
 FEW = settings(max_examples=25, deadline=None)
 """For properties that are checked for many methods each."""
@@ -45,3 +47,15 @@ def fine_tunes(
     base, shared = noise(), noise()
     members = [base + drift * (common * shared + (1 - common) * noise()) for _ in range(count)]
     return base.to(dtype), [member.to(dtype) for member in members]
+
+
+def vector_of(method: Method, rows: F64, weights: F64 | list[float], **parameters: object) -> F64:
+    """Merged vector of the rows of a matrix."""
+    found: F64 = merged(method, list(torch.from_numpy(np.array(rows))), weights=weights, **parameters).numpy()
+    return found
+
+
+def polar(angles: list[float], lengths: list[float] | None = None) -> F64:
+    """Vectors in the plane."""
+    radii = np.ones(len(angles)) if lengths is None else np.array(lengths)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]

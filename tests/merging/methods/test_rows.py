@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from boom_ray.merging.gram import BLOCK
-from boom_ray.merging.methods.rows import add_up_rows, row_angles, row_grams
+from boom_ray.merging.methods.rows import BLOCK, add_up_rows, row_angles, row_grams
 from boom_ray.merging.vectors import Strip
 
 COLUMNS = pytest.mark.parametrize("columns", [1, 7, BLOCK, BLOCK + 1, 3 * BLOCK - 5])

@@ -11,35 +11,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Method
 from boom_ray.merging.methods.spheres import METHODS
 from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import STRIP
 from tests.merging.merged import merged
-from tests.merging.methods.drawn import FEW, drawn_vectors, drawn_weights, fine_tunes
+from tests.merging.methods.drawn import FEW, drawn_vectors, drawn_weights, fine_tunes, polar, vector_of
 from tests.merging.methods.oracle import mergekit
 
 BY_NAME = {method.name: method for method in METHODS}
-PAIRS = [BY_NAME["slerp"], BY_NAME["nuslerp"]]
 MEANS = [BY_NAME["multislerp"], BY_NAME["riemannian_step"], BY_NAME["karcher"]]
 DTYPES = pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 EVERY = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-EVERY_PAIR = pytest.mark.parametrize("method", PAIRS, ids=lambda method: method.name)
 angle = Space.angle
 EVERY_MEAN = pytest.mark.parametrize("method", MEANS, ids=lambda method: method.name)
-
-
-def of(method: Method, rows: F64, weights: F64 | list[float], **parameters: object) -> F64:
-    """Merged vector of the rows of a matrix."""
-    found: F64 = merged(method, list(torch.from_numpy(np.array(rows))), weights=weights, **parameters).numpy()
-    return found
-
-
-def polar(angles: list[float], lengths: list[float] | None = None) -> F64:
-    """Vectors in the plane."""
-    radii = np.ones(len(angles)) if lengths is None else np.array(lengths)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
 
 
 def count_for(method: Method, data: st.DataObject, least: int = 1) -> int:
@@ -53,30 +37,6 @@ def acute(count: int, data: st.DataObject) -> F64:
 
 
 # --- mergekit ----------------------------------------------------------------------------------------------------
-
-
-@DTYPES
-def test_slerp_is_mergekits_where_it_does_not_average(dtype: torch.dtype, close: float) -> None:
-    _, members = fine_tunes(2, (40, 30), drift=1.0, dtype=dtype)
-    for t in (0.0, 0.3, 1.0):
-        expected = mergekit("slerp", members[1:], members[0], t=t)
-        found = merged(BY_NAME["slerp"], members, weights=[1 - t, t], dtype=dtype)
-        torch.testing.assert_close(found, expected, rtol=close, atol=close)
-
-
-@DTYPES
-@pytest.mark.parametrize("with_base", [False, True])
-@pytest.mark.parametrize("shape", [(40, 30), (7,), (3, 4, 5)])
-@pytest.mark.parametrize("granularity", ["tensor", "row"])
-def test_nuslerp_is_mergekits(
-    dtype: torch.dtype, close: float, with_base: bool, shape: tuple[int, ...], granularity: str
-) -> None:
-    base, members = fine_tunes(2, shape, dtype=dtype)
-    start = base if with_base else None
-    flatten = {"nuslerp_flatten": granularity == "tensor"}
-    expected = mergekit("nuslerp", members, start, [0.3, 0.9], nuslerp_row_wise=False, **flatten)
-    found = merged(BY_NAME["nuslerp"], members, start, [0.3, 0.9], dtype=dtype, granularity=granularity)
-    torch.testing.assert_close(found, expected, rtol=close, atol=close)
 
 
 @DTYPES
@@ -109,73 +69,12 @@ def test_three_members_that_did_not_move_are_the_base_where_mergekit_raises() ->
         assert torch.equal(merged(method, [base] * 3, base, dtype=torch.float32), base)
 
 
-# --- two vectors -------------------------------------------------------------------------------------------------
-
-
-@EVERY_PAIR
-@pytest.mark.parametrize("angle", [1e-9, 1e-7, 1e-4, 0.02, 1.0, math.pi / 2, 3.0])
-@pytest.mark.parametrize("t", [0.25, 0.5, 0.9])
-def test_slerp_walks_along_the_arc_at_even_speed(method: Method, angle: float, t: float) -> None:
-    found = of(method, polar([0.0, angle]), [1 - t, t])
-    np.testing.assert_allclose(found, polar([t * angle])[0], rtol=1e-12, atol=1e-16)
-
-
-def test_slerp_of_near_parallel_vectors_is_not_the_average_that_mergekit_makes_of_it() -> None:
-    """At 0.02 radians, cosine 0.9998, the arc's middle is 5e-5 longer than the chord's."""
-    pair = list(torch.from_numpy(polar([0.0, 0.02])))
-    chord = mergekit("slerp", pair[1:], pair[0], t=0.5)
-    assert float(chord.norm()) == pytest.approx(math.cos(0.01), rel=1e-15)
-    assert float(merged(BY_NAME["slerp"], pair).norm()) == pytest.approx(1.0, rel=1e-15)
-
-
-@EVERY_PAIR
-@pytest.mark.parametrize("granularity", ["tensor", "row"])
-def test_opposite_or_zero_vectors_are_averaged(method: Method, granularity: str) -> None:
-    parameters = {"granularity": granularity} if method.name == "nuslerp" else {}
-    for first, second in ([1.0, 2.0], [-2.0, -4.0]), ([0.0, 0.0], [3.0, 4.0]), ([3.0, 4.0], [0.0, 0.0]):
-        found = of(method, np.array([first, second]), [0.25, 0.75], **parameters)
-        np.testing.assert_array_equal(found, 0.25 * np.array(first) + 0.75 * np.array(second))
-    assert not of(method, np.zeros((2, 5)), [0.5, 0.5], **parameters).any()
-
-
-@pytest.mark.parametrize("with_base", [False, True])
-@pytest.mark.parametrize("shape", [(5, STRIP // 2 - 3), (3, STRIP + 5), (STRIP + 9, 2)])
-def test_nuslerp_of_rows_is_slerp_of_every_row_whatever_the_strips(shape: tuple[int, ...], with_base: bool) -> None:
-    base, members = fine_tunes(2, shape)
-    start = base if with_base else None
-    found = merged(BY_NAME["nuslerp"], members, start, [0.3, 0.7], granularity="row")
-    for row in (0, 1, shape[0] - 1):
-        expected = merged(
-            BY_NAME["slerp"], [one[row] for one in members], start[row] if with_base else None, [0.3, 0.7]
-        )
-        torch.testing.assert_close(found[row], expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("granularity", ["tensor", "row"])
-def test_nuslerp_is_the_same_with_any_number_of_threads(granularity: str) -> None:
-    _, members = fine_tunes(2, (7, STRIP // 2 - 3), dtype=torch.float32)
-    one, *others = (
-        merged(BY_NAME["nuslerp"], members, dtype=torch.float32, threads=threads, granularity=granularity)
-        for threads in (1, 2, 3)
-    )
-    assert all(torch.equal(one, other) for other in others)
-
-
-def test_nuslerp_knows_what_it_needs_and_has_no_coefficients_per_tensor_for_rows() -> None:
-    method = BY_NAME["nuslerp"]
-    assert method.needs_for({"granularity": "row"}) == frozenset()
-    assert method.needs_for({"granularity": "tensor"}) == {"gram"}
-    assert method.rule is not None
-    with pytest.raises(MergeError, match="granularity row"):
-        method.rule(Space.of_gram(np.eye(2)), np.array([0.5, 0.5]), {"granularity": "row"})
-
-
 # --- means -------------------------------------------------------------------------------------------------------
 
 
 def test_multislerp_of_two_right_angles_is_known_in_closed_form() -> None:
     """Lengths 3 and 4 at a right angle, equal weights: length 3.5 on the diagonal."""
-    found = of(BY_NAME["multislerp"], np.array([[3.0, 0.0], [0.0, 4.0]]), [0.5, 0.5])
+    found = vector_of(BY_NAME["multislerp"], np.array([[3.0, 0.0], [0.0, 4.0]]), [0.5, 0.5])
     np.testing.assert_allclose(found, [3.5 / np.sqrt(2)] * 2, rtol=1e-15)
 
 
@@ -186,17 +85,17 @@ def test_means_have_the_weighted_mean_length(method: Method, data: st.DataObject
     rows = acute(count_for(method, data), data)
     weights = drawn_weights(data, len(rows))
     expected = weights @ np.linalg.norm(rows, axis=1)
-    np.testing.assert_allclose(np.linalg.norm(of(method, rows, weights)), expected, rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(vector_of(method, rows, weights)), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["riemannian_step", "karcher"])
 def test_on_the_circle_the_true_logarithm_averages_the_angles(name: str) -> None:
     """One step is enough there; the mean direction of multislerp is another one."""
     angles, lengths, weights = [0.1, 0.4, 2.0], [1.0, 2.0, 3.0], [0.5, 0.3, 0.2]
-    found = of(BY_NAME[name], polar(angles, lengths), weights)
+    found = vector_of(BY_NAME[name], polar(angles, lengths), weights)
     expected = polar([float(np.dot(weights, angles))], [float(np.dot(weights, lengths))])[0]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    chordal = of(BY_NAME["multislerp"], polar(angles, lengths), weights)
+    chordal = vector_of(BY_NAME["multislerp"], polar(angles, lengths), weights)
     direction = np.dot(weights, polar(angles))
     np.testing.assert_allclose(math.atan2(chordal[1], chordal[0]), math.atan2(direction[1], direction[0]), rtol=1e-12)
     assert abs(math.atan2(chordal[1], chordal[0]) - np.dot(weights, angles)) > 0.05
@@ -217,15 +116,15 @@ def test_riemannian_step_on_the_sphere_is_the_papers_formula_on_whole_vectors() 
     size = np.linalg.norm(step)
     expected = (weights @ lengths) * (math.cos(size) * mean + math.sin(size) / size * step)
     assert size > 0.01
-    np.testing.assert_allclose(of(BY_NAME["riemannian_step"], rows, weights), expected, rtol=1e-12)
+    np.testing.assert_allclose(vector_of(BY_NAME["riemannian_step"], rows, weights), expected, rtol=1e-12)
 
 
 def test_riemannian_step_is_the_first_of_karcher_and_not_the_last() -> None:
     rows = np.random.default_rng(3).uniform(0.0, 1.0, (4, 6)) ** 4
     weights = [0.1, 0.2, 0.3, 0.4]
-    one = of(BY_NAME["riemannian_step"], rows, weights)
-    np.testing.assert_array_equal(one, of(BY_NAME["karcher"], rows, weights, iterations=1))
-    for other in (of(BY_NAME["karcher"], rows, weights), of(BY_NAME["multislerp"], rows, weights)):
+    one = vector_of(BY_NAME["riemannian_step"], rows, weights)
+    np.testing.assert_array_equal(one, vector_of(BY_NAME["karcher"], rows, weights, iterations=1))
+    for other in (vector_of(BY_NAME["karcher"], rows, weights), vector_of(BY_NAME["multislerp"], rows, weights)):
         assert np.linalg.norm(one - other) > 1e-5 * np.linalg.norm(one)
 
 
@@ -234,7 +133,7 @@ def test_riemannian_step_is_the_first_of_karcher_and_not_the_last() -> None:
 def test_the_logarithms_at_the_karcher_mean_cancel(data: st.DataObject) -> None:
     rows = acute(count_for(BY_NAME["karcher"], data, 2), data)
     weights = drawn_weights(data, len(rows))
-    found = of(BY_NAME["karcher"], rows, weights, iterations=10_000)
+    found = vector_of(BY_NAME["karcher"], rows, weights, iterations=10_000)
     at = found / np.linalg.norm(found)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     total = sum(weight * log(at, unit) for weight, unit in zip(weights, units, strict=True))
@@ -245,25 +144,25 @@ def test_the_logarithms_at_the_karcher_mean_cancel(data: st.DataObject) -> None:
 @given(angle=st.floats(0.001, 3.0), t=st.floats(0.0, 1.0))
 def test_the_karcher_mean_of_two_directions_is_their_slerp(angle: float, t: float) -> None:
     rows = polar([0.3, 0.3 + angle])
-    karcher, slerp = (of(BY_NAME[name], rows, [1 - t, t]) for name in ("karcher", "slerp"))
+    karcher, slerp = (vector_of(BY_NAME[name], rows, [1 - t, t]) for name in ("karcher", "slerp"))
     np.testing.assert_allclose(karcher, slerp, rtol=0, atol=1e-9)
 
 
 def test_three_axes_meet_on_the_diagonal() -> None:
     for method in MEANS:
-        np.testing.assert_allclose(of(method, np.eye(3), [1, 1, 1]), np.full(3, 3**-0.5), rtol=1e-15)
+        np.testing.assert_allclose(vector_of(method, np.eye(3), [1, 1, 1]), np.full(3, 3**-0.5), rtol=1e-15)
 
 
 def test_equal_weights_on_two_members_make_all_means_one() -> None:
     rows = polar([0.2, 1.9], [1.0, 3.0])
-    found = [of(method, rows, [0.5, 0.5]) for method in MEANS]
+    found = [vector_of(method, rows, [0.5, 0.5]) for method in MEANS]
     np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-14)
 
 
 def test_the_step_is_of_the_order_of_the_third_power_of_the_angles() -> None:
     def step(spread: float) -> float:
         rows = polar([0.0, 0.4 * spread, spread])
-        pair = [of(BY_NAME[name], rows, [0.5, 0.3, 0.2]) for name in ("multislerp", "riemannian_step")]
+        pair = [vector_of(BY_NAME[name], rows, [0.5, 0.3, 0.2]) for name in ("multislerp", "riemannian_step")]
         return float(np.linalg.norm(pair[0] - pair[1]))
 
     assert step(0.2) / step(0.1) == pytest.approx(8, rel=0.02)
@@ -272,10 +171,10 @@ def test_the_step_is_of_the_order_of_the_third_power_of_the_angles() -> None:
 def test_a_zero_vector_has_no_direction_but_its_length_counts() -> None:
     for method in MEANS:
         rows = np.array([[0.0, 0.0], [2.0, 0.0]])
-        np.testing.assert_array_equal(of(method, rows, [0.25, 0.75]), [1.5, 0.0])
+        np.testing.assert_array_equal(vector_of(method, rows, [0.25, 0.75]), [1.5, 0.0])
         three = np.vstack([polar([0.3, 1.1], [2.0, 4.0]), np.zeros((1, 2))])
-        expected = 3 / 4 * of(method, three[:2], [1, 2])
-        np.testing.assert_allclose(of(method, three, [1, 2, 1]), expected, rtol=1e-14)
+        expected = 3 / 4 * vector_of(method, three[:2], [1, 2])
+        np.testing.assert_allclose(vector_of(method, three, [1, 2, 1]), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("with_base", [False, True])
@@ -292,17 +191,28 @@ def test_the_walk_to_the_mean_of_parallel_vectors_ends_at_once(
     assert len(asked) == 3 and max(asked) < 1e-6
 
 
+def test_the_walk_ends_where_its_steps_are_rounding_though_longer_than_the_tolerance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second vector is ten thousand times shorter than its difference from the first, so it has fewer digits."""
+    asked: list[float] = []
+    monkeypatch.setattr(Space, "angle", lambda *given: asked.append(angle(*given)) or asked[-1])
+    rows = np.array([[10.0, 1.0, 0.0], [0.001, 0.002, 0.001]])
+    vector_of(BY_NAME["karcher"], rows, [0.3, 0.7])
+    assert len(asked) < 2 * 20
+
+
 @EVERY_MEAN
 @pytest.mark.parametrize("copies", [1, 2])
 def test_cancelling_directions_give_the_average(method: Method, copies: int) -> None:
     rows = np.array([[1.0, 2.0], [-2.0, -4.0]] * copies)
-    np.testing.assert_allclose(of(method, rows, [1] * len(rows)), [-0.5, -1.0], rtol=1e-15)
+    np.testing.assert_allclose(vector_of(method, rows, [1] * len(rows)), [-0.5, -1.0], rtol=1e-15)
 
 
 @pytest.mark.parametrize("name", ["riemannian_step", "karcher"])
 def test_a_member_opposite_the_mean_gives_the_average(name: str) -> None:
     rows = np.array([[1.0, 2.0], [-2.0, -4.0]])
-    np.testing.assert_allclose(of(BY_NAME[name], rows, [0.75, 0.25]), [0.25, 0.5], rtol=1e-15)
+    np.testing.assert_allclose(vector_of(BY_NAME[name], rows, [0.75, 0.25]), [0.25, 0.5], rtol=1e-15)
 
 
 # --- what every method does --------------------------------------------------------------------------------------
@@ -315,7 +225,9 @@ def test_order_of_members_does_not_matter(method: Method, data: st.DataObject) -
     rows = acute(count_for(method, data), data)
     weights = drawn_weights(data, len(rows))
     order = np.array(data.draw(st.permutations(range(len(rows)))))
-    np.testing.assert_allclose(of(method, rows, weights), of(method, rows[order], weights[order]), rtol=1e-9)
+    np.testing.assert_allclose(
+        vector_of(method, rows, weights), vector_of(method, rows[order], weights[order]), rtol=1e-9
+    )
 
 
 @EVERY
@@ -325,7 +237,7 @@ def test_all_weight_on_one_member_returns_it_bit_by_bit(method: Method, data: st
     count = count_for(method, data)
     rows = data.draw(drawn_vectors(count, count))
     chosen = data.draw(st.integers(0, count - 1))
-    np.testing.assert_array_equal(of(method, rows, np.eye(count)[chosen]), rows[chosen])
+    np.testing.assert_array_equal(vector_of(method, rows, np.eye(count)[chosen]), rows[chosen])
 
 
 @EVERY
@@ -334,7 +246,7 @@ def test_all_weight_on_one_member_returns_it_bit_by_bit(method: Method, data: st
 def test_equal_members_return_themselves(method: Method, data: st.DataObject, row: F64) -> None:
     count = count_for(method, data)
     weights = drawn_weights(data, count)
-    found = of(method, np.repeat(row, count, 0), weights)
+    found = vector_of(method, np.repeat(row, count, 0), weights)
     np.testing.assert_allclose(found, row[0], rtol=1e-12)
 
 
@@ -344,7 +256,9 @@ def test_equal_members_return_themselves(method: Method, data: st.DataObject, ro
 def test_scaling_all_vectors_scales_the_result(method: Method, data: st.DataObject, factor: float) -> None:
     rows = acute(count_for(method, data), data)
     weights = drawn_weights(data, len(rows))
-    np.testing.assert_allclose(of(method, rows, weights) * factor, of(method, rows * factor, weights), rtol=1e-9)
+    np.testing.assert_allclose(
+        vector_of(method, rows, weights) * factor, vector_of(method, rows * factor, weights), rtol=1e-9
+    )
 
 
 @EVERY
@@ -355,7 +269,9 @@ def test_turning_all_vectors_turns_the_result(method: Method, data: st.DataObjec
     assume(rows.shape[1] > 1)
     weights = drawn_weights(data, len(rows))
     turn, _ = np.linalg.qr(np.random.default_rng(rows.shape[1]).normal(size=(rows.shape[1], rows.shape[1])))
-    np.testing.assert_allclose(of(method, rows, weights) @ turn, of(method, rows @ turn, weights), atol=1e-8)
+    np.testing.assert_allclose(
+        vector_of(method, rows, weights) @ turn, vector_of(method, rows @ turn, weights), atol=1e-8
+    )
 
 
 @EVERY
