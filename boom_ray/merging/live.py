@@ -103,7 +103,7 @@ class LiveMerger:
                 found.know(space)
             self._spaces[key, recipe.uses_base] = found
         found.whole_model = whole
-        found.notes = {}
+        found.notes, found.least_rows = {}, 1
         return found
 
     def _whole(self, recipe: Recipe) -> WholeModel | None:

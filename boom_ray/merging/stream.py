@@ -284,12 +284,14 @@ def memory_bound(opened: Opened, recipe: Recipe, chunk_bytes: int, threads: int)
 
     A chunk of every model, where a method looks at a tensor more than once (less when no tensor is that large); and per
     thread one strip of every model as read, in the type of the arithmetic and in float64 for inner products, and one
-    of the output.
+    of the output. RegMean also holds the products of one layer's inputs of every model.
     """
     models = len(opened.models) + len(opened.fisher)
     largest = max((info.numel for info in opened.floating()), default=0)
     widest = max((int(one.read_type(info).itemsize) for one in opened.models for info in opened.floating()), default=1)
     columns = max((info.shape[-1] for info in opened.floating() if len(info.shape) > 1), default=1)
     strip = max(STRIP, columns) * models * (widest + 2 * WIDEST) + 3 * max(STRIP, columns) * WIDEST
+    wide = max((info.shape[-1] for one in opened.activations for info in one.tensors.values()), default=0)
+    products = (len(opened.activations) + 3) * wide * wide * WIDEST if wide else 0
     looks = bool(recipe.needs & {"gram", "magnitudes"})
-    return looks * models * min(chunk_bytes, largest * widest) + threads * strip
+    return looks * models * min(chunk_bytes, largest * widest) + threads * strip + products

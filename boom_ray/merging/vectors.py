@@ -107,6 +107,7 @@ class Vectors(ABC):
         whole_model: statistics of the whole model, see `whole`.
         products: see `activations`.
         strip: elements per strip.
+        least_rows: fewest rows per strip of rows; a method whose work per strip is large asks for more.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Vectors(ABC):
         self.whole_model: WholeModel | None = None
         self.products: F64 | None = None
         self.strip = STRIP
+        self.least_rows = 1
         self._checked = False
 
     @property
@@ -183,7 +185,7 @@ class Vectors(ABC):
 
     def spans(self, by_rows: bool = False) -> Iterator[Span]:
         """Ranges of elements of the strips."""
-        step = max(1, self.strip // self.columns) * self.columns if by_rows else self.strip
+        step = max(self.least_rows, self.strip // self.columns) * self.columns if by_rows else self.strip
         for start in range(0, self.numel, step):
             yield start, min(start + step, self.numel)
 

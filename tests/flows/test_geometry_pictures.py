@@ -49,7 +49,7 @@ def test_many_cells_have_no_numbers():
 def test_every_member_has_its_curve_from_zero_up():
     figure = lengths_by_layer(["embeddings", "layer 0"], {"a": [0.1, 0.2], "b": [0.3, 0.0]}, "relative length")
     (axes,) = figure.axes
-    assert {line.get_label(): line.get_ydata() for line in axes.lines} == {"a": [0.1, 0.2], "b": [0.3, 0.0]}
+    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == {"a": [0.1, 0.2], "b": [0.3, 0.0]}
     assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 0.3
     assert axes.get_ylabel() == "relative length"
 

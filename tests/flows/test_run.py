@@ -95,7 +95,7 @@ def test_methods_that_look_at_data_use_the_run_s_own(job):
     assert run(load_config(RunConfig, job / "job.yaml", overrides)) == 0
     fresh = [Path(path).parents[1].name for path in set(artifacts(job)) - set(before)]
     assert sorted(set(fresh)) == ["fisher", "merge", "release", "scores"] and fresh.count("fisher") == 2
-    with pytest.raises(ConfigError, match="give evaluation.in_domain"):
+    with pytest.raises(ConfigError, match=r"give evaluation\.in_domain"):
         run(load_config(RunConfig, job / "job.yaml", ["merge.method=greedy_soup", "evaluation.in_domain=[]"]))
 
 

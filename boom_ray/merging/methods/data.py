@@ -18,6 +18,8 @@ from boom_ray.merging.space import F64
 from boom_ray.merging.vectors import Strip, Vectors
 
 SINGLE_EPS = float(np.finfo(np.float32).eps)
+ROWS = 256
+"""Rows that RegMean multiplies at a time; with fewer, reading its matrices takes longer than multiplying by them."""
 
 
 def prepare_fisher(vectors: Vectors, weights: F64, parameters: Parameters) -> Combine:
@@ -81,6 +83,7 @@ def prepare_regmean(vectors: Vectors, weights: F64, parameters: Parameters) -> C
             f"Tensor {vectors.name} of shape {list(vectors.shape)} does not fit its activations of shape "
             f"{list(products.shape)}; they were gathered from another model."
         )
+    vectors.least_rows = ROWS
     grams, shrink = torch.from_numpy(products), float(parameters["shrink"])
     with _one_thread():
         inverse = _inverse_of_sum(grams, weights, shrink)

@@ -239,7 +239,7 @@ def _walk(space: Space, units: F64, shares: F64, mean: F64, steps: int, toleranc
         stretch = np.divide(angles, np.sin(angles), out=np.ones_like(angles), where=angles > 0)
         tangent = (shares * stretch) @ (units - np.cos(angles)[:, None] * mean)
         size = space.norm(tangent)
-        if size <= _blur(space, tangent):
+        if size == 0:
             break
         mean = math.cos(size) * mean + (math.sin(size) / size) * tangent
         mean = mean / space.norm(mean)
@@ -247,16 +247,6 @@ def _walk(space: Space, units: F64, shares: F64, mean: F64, steps: int, toleranc
             break
         before = size
     return mean
-
-
-def _blur(space: Space, combination: F64) -> float:
-    """Lengths that rounding alone may give a combination that is zero.
-
-    Parallel vectors (tensors of one element, members that did the same) have combinations with large coefficients that
-    are zero; without this bound such a step would never be short enough.
-    """
-    parts = np.abs(combination @ space.transform)
-    return math.sqrt(8 * np.finfo(np.float64).eps * float(parts @ np.abs(space.basis) @ parts))
 
 
 METHODS: tuple[Method, ...] = (

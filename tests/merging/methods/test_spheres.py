@@ -179,16 +179,16 @@ def test_a_zero_vector_has_no_direction_but_its_length_counts() -> None:
 
 @pytest.mark.parametrize("with_base", [False, True])
 @pytest.mark.parametrize("rows", [[[3.0], [0.7], [1.1]], [[0.1, 0.3], [0.2, 0.6], [0.7, 2.1]]])
-def test_the_walk_to_the_mean_of_parallel_vectors_ends_at_once(
+def test_the_walk_to_the_mean_of_parallel_vectors_ends_soon(
     rows: list[list[float]], with_base: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are parallel up to rounding, so the first step has a length that is nothing but rounding."""
+    """They are parallel up to rounding, so every step has a length that is nothing but rounding."""
     asked: list[float] = []
     monkeypatch.setattr(Space, "angle", lambda *given: asked.append(angle(*given)) or asked[-1])
     tensors = list(torch.tensor(rows, dtype=torch.float64))
     found = merged(BY_NAME["karcher"], tensors, torch.zeros_like(tensors[0]) if with_base else None)
     torch.testing.assert_close(found, (tensors[0] + tensors[1] + tensors[2]) / 3, rtol=1e-7, atol=0)
-    assert len(asked) == 3 and max(asked) < 1e-6
+    assert len(asked) < 3 * 10 and max(asked) < 1e-6
 
 
 def test_the_walk_ends_where_its_steps_are_rounding_though_longer_than_the_tolerance(
