@@ -158,10 +158,10 @@ class Bench:
         return target
 
     def compare(self, rows: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
-        """How far the peers' results are from ours; then all results are deleted."""
+        """How far the peers' results, and those in float64, are from ours; then all results are deleted."""
         found = {}
         results = {name: own[-1].get("extra") for name, own in rows.items()}
-        for peer in PEERS:
+        for peer in (*PEERS, "ours, float64"):
             if results.get(peer) and results.get("ours"):
                 pair = [results["ours"], results[peer]]
                 row = self.run("compare", WHOLE, models=[str(self.folders[0])], results=pair)
@@ -272,6 +272,7 @@ def machine() -> dict[str, str]:
     names = ("torch", "mergekit", "sentence-transformers", "transformers", "safetensors")
     return {
         "cores": str(os.cpu_count()),
+        "load before the start": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
         "kernel": platform.release(),
         **{name: version(name) for name in names},

@@ -311,3 +311,15 @@ def test_an_artifact_is_found_by_its_place_on_any_store(tmp_path: Path) -> None:
     assert Store(tmp_path).resolve(str(tmp_path)) == tmp_path
     with pytest.raises(StoreError, match="Artifact member/00 is missing"):
         Store(tmp_path).resolve("artifact:member/00/model")
+
+
+def test_finished_artifacts_are_listed_by_kind(tmp_path):
+    store = Store(tmp_path / "store")
+    assert store.finished() == []
+    one = store.materialize("merge", {"n": 1}, {}, lambda draft: None)
+    two = store.materialize("member", {"n": 2}, {}, lambda draft: None)
+    (tmp_path / "store" / "merge" / ".draft-0123" / "model").mkdir(parents=True)
+    (tmp_path / "store" / "merge" / f"{one.key}.damaged-01234567").mkdir()
+    (tmp_path / "store" / "merge" / f"{one.key}.damaged-01234567" / "artifact.json").write_text("{}")
+    assert store.finished() == [("member", two.key), ("merge", one.key)]
+    assert store.finished("merge") == [("merge", one.key)] and store.finished("none") == []

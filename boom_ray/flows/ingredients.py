@@ -12,6 +12,7 @@ from typing import Any
 
 from boom_ray.config import MergeJobConfig
 from boom_ray.errors import ConfigError, ModelError
+from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
 from boom_ray.merging.adapters import adapter_fingerprint
 from boom_ray.merging.job import MergeInputs
@@ -137,26 +138,27 @@ def _artifact_fingerprint(artifact: Artifact | None) -> str:
     return str(artifact.figures.get("weights", "")) if artifact.kind == "base" else artifact.fingerprint
 
 
-def with_fingerprints(store: Store, inputs: MergeInputs, compute: bool = True) -> MergeInputs:
+def with_fingerprints(store: Store, inputs: MergeInputs, compute: bool = True, report: Report = silent) -> MergeInputs:
     """The models with the hashes of their weights; folders that have not changed since the last time are not read.
 
     Args:
         store: keeps fingerprints by folder and by the sizes and times of its files.
         inputs: as `find_models` gives them.
         compute: read folders whose fingerprint is not known; otherwise it stays empty, and nothing is written.
+        report: told which folders are read; bytes.
 
     Raises:
         ModelError: weights cannot be read.
         MergeError: an adapter without a base, or one that cannot be read.
     """
-    base = _hashed(store, inputs.base, "", compute) if inputs.base else None
+    base = _hashed(store, inputs.base, "", compute, report) if inputs.base else None
     above = base.fingerprint if base else ""
     with ThreadPoolExecutor(4) as pool:
-        members = list(pool.map(lambda member: _hashed(store, member, above, compute), inputs.members))
+        members = list(pool.map(lambda member: _hashed(store, member, above, compute, report), inputs.members))
     return replace(inputs, members=members, base=base)
 
 
-def _hashed(store: Store, ref: MemberRef, base: str, compute: bool) -> MemberRef:
+def _hashed(store: Store, ref: MemberRef, base: str, compute: bool, report: Report) -> MemberRef:
     if ref.fingerprint:
         return ref
     folder = store.resolve(ref.path)
@@ -169,7 +171,10 @@ def _hashed(store: Store, ref: MemberRef, base: str, compute: bool) -> MemberRef
         return replace(ref, fingerprint=known.fingerprint)
     if not compute or (is_adapter(folder) and not base):
         return ref
+    size = sum(state[1] for state in states if state[0] != "base")
+    report(Event("merge", f"hash of {ref.name}", 0, size))
     found = adapter_fingerprint(folder, base) if is_adapter(folder) else weights_fingerprint(folder)
+    report(Event("merge", f"hash of {ref.name}", size, size))
     newest = max((state[2] for state in states if len(state) > 2), default=0)
     if time.time_ns() - newest > SETTLED_S * 1e9:
         store.materialize(HASHED, spec, {}, lambda draft: _keep(draft, found))

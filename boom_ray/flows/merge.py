@@ -53,7 +53,7 @@ def merge_models(config: MergeJobConfig) -> int:
         sys.stdout.write("\n".join([f"Plan of {config.name}; nothing was written.", *lines, ""]))
         return 0
     with workspace(config.store, config.tracking, config.cluster) as space:
-        check_scores(_stages(space, with_fingerprints(space.store, found), config))
+        check_scores(_stages(space, with_fingerprints(space.store, found, report=space), config))
     return 0
 
 

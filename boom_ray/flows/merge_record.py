@@ -112,7 +112,7 @@ class MergeRecorder:
 
     def _card(self, merged: Artifact, ready: Prepared, rows: list[Row]) -> CardFacts:
         members = [
-            CardMember(ref.name, "", ref.examples, 0, weight, given.path, ref.fingerprint)
+            CardMember(ref.name, "", ref.examples, 0, weight, _origin(given.path), ref.fingerprint)
             for ref, given, weight in zip(
                 ready.inputs.members, self.config.members, merged.spec["weights"], strict=True
             )
@@ -122,7 +122,7 @@ class MergeRecorder:
             lineage["weights of the base"] = ready.inputs.base.fingerprint
         return CardFacts(
             name=self.config.name,
-            base=self.config.base or "",
+            base=_origin(self.config.base or ""),
             recipe=merged.spec,
             members=members,
             datasets={},
@@ -131,6 +131,12 @@ class MergeRecorder:
             lineage=lineage,
             found=_found(ready.facts),
         )
+
+
+def _origin(path: str) -> str:
+    """Where a model came from: folders by their whole path, so that none is taken for a hub name."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute()) if path and folder.is_dir() else path
 
 
 def _prompts(folder: Path) -> dict[str, str]:

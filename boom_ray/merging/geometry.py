@@ -4,6 +4,7 @@
 `boom_ray.merging.space`). From it every coefficient method gets its coefficients for any weights.
 *magnitudes*: per tensor and member how many elements of a difference have which magnitude (see
 `boom_ray.merging.magnitudes`). From it every trimming method finds its thresholds for any density.
+*signs*: how many elements of two differences have the same sign, for reports (see `boom_ray.merging.signs`).
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ def save_geometry(
         base: the base, when the matrices are about differences from it.
         grams: key of every floating tensor to its matrix, (M + 1, M + 1) with a base, else (M, M).
     """
-    return _save(store, GEOMETRY, members, base, {key: {"gram": gram} for key, gram in grams.items()})
+    return save(store, GEOMETRY, members, base, {key: {"gram": gram} for key, gram in grams.items()})
 
 
 def save_magnitudes(
     store: Store, members: Sequence[MemberRef], base: MemberRef | None, histograms: Mapping[str, Arrays]
 ) -> Artifact:
     """Keep histograms of all tensors, in the form of `Histograms.to_arrays`."""
-    return _save(store, MAGNITUDES, members, base, histograms)
+    return save(store, MAGNITUDES, members, base, histograms)
 
 
 def find_geometry(store: Store, members: Sequence[MemberRef], base: MemberRef | None, uses_base: bool) -> Known:
@@ -60,7 +61,7 @@ def find_geometry(store: Store, members: Sequence[MemberRef], base: MemberRef | 
     """
     about = [base] if base else []
     for reference in [*about, *([] if uses_base else [None])]:
-        found = _find(store, GEOMETRY, members, reference)
+        found = find(store, GEOMETRY, members, reference)
         if found is not None:
             grams = {key: arrays["gram"] for key, arrays in load(found).items()}
             return Known(grams, about_base=reference is not None)
@@ -69,7 +70,7 @@ def find_geometry(store: Store, members: Sequence[MemberRef], base: MemberRef | 
 
 def find_magnitudes(store: Store, members: Sequence[MemberRef], base: MemberRef | None) -> dict[str, Arrays]:
     """The histograms that are known of these members' differences from the base; empty when none are."""
-    found = _find(store, MAGNITUDES, members, base)
+    found = find(store, MAGNITUDES, members, base)
     return {} if found is None else load(found)
 
 
@@ -84,13 +85,15 @@ def load(artifact: Artifact) -> dict[str, Arrays]:
     return dict(result)
 
 
-def _find(store: Store, kind: str, members: Sequence[MemberRef], base: MemberRef | None) -> Artifact | None:
+def find(store: Store, kind: str, members: Sequence[MemberRef], base: MemberRef | None) -> Artifact | None:
+    """The figures of a kind that are known of these members."""
     return store.get(kind, artifact_key(kind, {}, inputs(members, base), VERSION))
 
 
-def _save(
+def save(
     store: Store, kind: str, members: Sequence[MemberRef], base: MemberRef | None, found: Mapping[str, Arrays]
 ) -> Artifact:
+    """Keep arrays by tensor under a kind."""
     names = sorted(found)
 
     def build(draft: Draft) -> None:

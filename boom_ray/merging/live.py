@@ -87,7 +87,7 @@ class LiveMerger:
             values = rounded(combine(strip), strip.base, target.dtype, key)
             flat[strip.start : strip.start + len(values)] = values
 
-        vectors.map(write, entry.by_rows)
+        vectors.map(write, entry.rows_for(parameters))
 
     def _vectors(self, key: str, recipe: Recipe, whole: WholeModel | None) -> MemoryVectors:
         """Vectors of one tensor; those of earlier recipes are used again, with all that they have found out."""

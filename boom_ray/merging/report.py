@@ -52,14 +52,20 @@ class Group:
 
     def cosine(self, left: int, right: int) -> float | None:
         """Cosine between two members' vectors; None if one is zero."""
+        angle = self.angle(left, right)
+        return None if angle is None else math.cos(angle)
+
+    def angle(self, left: int, right: int) -> float | None:
+        """Angle between two members' vectors, radians; None if one is zero."""
         if 0 in (self.space.norms[left], self.space.norms[right]):
             return None
-        return math.cos(self.angle(left, right))
-
-    def angle(self, left: int, right: int) -> float:
-        """Angle between two members' vectors; radians."""
         one = np.eye(self.space.members)
         return self.space.angle(one[left], one[right])
+
+    def degrees(self, left: int, right: int) -> float | None:
+        """The angle in degrees."""
+        angle = self.angle(left, right)
+        return None if angle is None else math.degrees(angle)
 
 
 def groups(portrait: Portrait, name_of: Callable[[str], str] | None = None) -> list[Group]:
@@ -120,6 +126,7 @@ def table(portrait: Portrait, recipe: Recipe | None = None, found: Sequence[Grou
 def _row(portrait: Portrait, group: Group, recipe: Recipe | None) -> Row:
     pairs = list(itertools.combinations(range(len(portrait.members)), 2))
     cosines = [group.cosine(*pair) for pair in pairs]
+    angles = [group.degrees(*pair) for pair in pairs]
     norms = group.space.norms.tolist()
     row: Row = {
         "group": group.name,
@@ -131,7 +138,7 @@ def _row(portrait: Portrait, group: Group, recipe: Recipe | None) -> Row:
     row |= {
         "cosine_mean": _mean(cosines),
         "cosine_least": min((one for one in cosines if one is not None), default=None),
-        "angle_most": max((math.degrees(group.angle(*pair)) for pair in pairs), default=None),
+        "angle_most": max((one for one in angles if one is not None), default=None),
     }
     row |= {f"length {name}": norm for name, norm in zip(portrait.members, norms, strict=True)}
     if group.signs is None:
@@ -184,7 +191,7 @@ def pair_rows(portrait: Portrait, found: Sequence[Group] | None = None) -> list[
     for group in found or groups(portrait):
         for left, right in itertools.combinations(range(len(portrait.members)), 2):
             row: Row = {"group": group.name, "one": portrait.members[left], "other": portrait.members[right]}
-            row |= {"cosine": group.cosine(left, right), "angle": math.degrees(group.angle(left, right))}
+            row |= {"cosine": group.cosine(left, right), "angle": group.degrees(left, right)}
             if group.signs is not None:
                 row["sign_agreement"] = group.signs.agreement(left, right)
             rows.append(row)

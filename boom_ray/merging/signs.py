@@ -6,24 +6,20 @@ Inner products tell how long and how far apart differences are; signs tell how m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import load_file, save_file
 
-from boom_ray.merging.geometry import inputs
+from boom_ray.merging.geometry import find, load, save
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.vectors import Strip
-from boom_ray.store import Artifact, Draft, Store, artifact_key
+from boom_ray.store import Artifact, Store
 
 I64 = npt.NDArray[np.int64]
 KIND = "signs"
-VERSION = 1
-COUNTS, NAMES = "counts.safetensors", "names.json"
 
 
 @dataclass(frozen=True)
@@ -79,28 +75,15 @@ def _integers(counts: torch.Tensor) -> I64:
 
 def save_signs(store: Store, members: Sequence[MemberRef], base: MemberRef, signs: Mapping[str, Signs]) -> Artifact:
     """Keep the counts of every floating tensor, by key."""
-    names = sorted(signs)
-
-    def build(draft: Draft) -> None:
-        tensors = {
-            "same": np.stack([signs[name].same for name in names]),
-            "both": np.stack([signs[name].both for name in names]),
-            "elected": np.array([signs[name].elected for name in names]),
-        }
-        save_file(tensors, draft.path / COUNTS)
-        (draft.path / NAMES).write_text(json.dumps(names), encoding="utf-8")
-        draft.figures = {"tensors": len(names), "members": len(members)}
-
-    return store.materialize(KIND, {}, inputs(members, base), build, VERSION)
+    arrays = {
+        key: {"same": one.same, "both": one.both, "elected": np.array([one.elected])} for key, one in signs.items()
+    }
+    return save(store, KIND, members, base, arrays)
 
 
 def find_signs(store: Store, members: Sequence[MemberRef], base: MemberRef) -> dict[str, Signs]:
     """Key of every floating tensor to its counts; empty when they were never counted."""
-    found = store.get(KIND, artifact_key(KIND, {}, inputs(members, base), VERSION))
+    found = find(store, KIND, members, base)
     if found is None:
         return {}
-    folder = found.local()
-    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
-    counts = load_file(folder / COUNTS)
-    rows = zip(counts["same"], counts["both"], counts["elected"].tolist(), strict=True)
-    return {name: Signs(*row) for name, row in zip(names, rows, strict=True)}
+    return {key: Signs(one["same"], one["both"], float(one["elected"][0])) for key, one in load(found).items()}

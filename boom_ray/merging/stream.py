@@ -166,7 +166,7 @@ class TensorMerger:
         def write(strip: Strip) -> None:
             put(strip.start, rounded(combine(strip), strip.base, dtype, key))
 
-        vectors.map(write, entry.by_rows)
+        vectors.map(write, entry.rows_for(parameters))
         self.notes[key] = vectors.notes
         self.learn(vectors)
 

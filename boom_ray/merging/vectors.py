@@ -280,7 +280,7 @@ class MemoryVectors(Vectors):
         importance = self._cut(self._importance, span) if self._importance else None
         if self._base is None:
             return Strip(span[0], rows, None, importance)
-        base = self._base[span[0] : span[1]].to(self.dtype)
+        base = self._base[span[0] : span[1]].to(self.dtype, copy=True)
         return Strip(span[0], rows.sub_(base), base, importance)
 
     def _cut(self, tensors: Sequence[torch.Tensor], span: Span) -> torch.Tensor:

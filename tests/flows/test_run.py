@@ -91,7 +91,7 @@ def test_a_truncated_artifact_is_found_and_built_again(job):
 
 def test_methods_that_look_at_data_use_the_run_s_own(job):
     before = artifacts(job)
-    overrides = ["merge.method=fisher", "merge.probe.examples=16", "merge.probe.batch=8"]
+    overrides = ["merge.method=fisher", "merge.probe.examples=16", "merge.probe.batch=8", "merge.probe.actors=1"]
     assert run(load_config(RunConfig, job / "job.yaml", overrides)) == 0
     fresh = [Path(path).parents[1].name for path in set(artifacts(job)) - set(before)]
     assert sorted(set(fresh)) == ["fisher", "merge", "release", "scores"] and fresh.count("fisher") == 2

@@ -31,7 +31,7 @@ def merged(
     with Pool(threads) as pool:
         found = vectors or MemoryVectors(name, tensors, base, labels, dtype, pool)
         combine = method.prepare(found, raw / raw.sum(), complete)
-        pieces = [piece.clone() for piece in found.map(combine, method.by_rows)]
+        pieces = [piece.clone() for piece in found.map(combine, method.rows_for(complete))]
     flat = torch.cat(pieces) if pieces else tensors[0].new_zeros(0, dtype=dtype)
     value = flat.reshape(tensors[0].shape)
     return value if base is None else value + base.to(dtype)

@@ -79,6 +79,22 @@ def test_every_recipe_gives_the_model_on_disk(tmp_path: Path, refs: list[MemberR
     merger.close()
 
 
+def test_arithmetic_in_the_stored_type_leaves_what_is_held(
+    tmp_path: Path, refs: list[MemberRef], opened: Opened
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    live = SentenceTransformer(refs[0].path, device="cpu")
+    merger = LiveMerger(live, opened)
+    task = job(tmp_path, refs, {"method": "task_arithmetic", "merge_dtype": "float32"})
+    stored = load_file(merge_here(task).local() / MODEL / "model.safetensors")
+    for _ in range(2):
+        merger.apply(task.recipe)
+        found = targets(live, opened.members[0])
+        assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
+    merger.close()
+
+
 def test_plain_modules_and_16_bit_models(refs: list[MemberRef], opened: Opened, tmp_path: Path) -> None:
     from transformers import AutoModel
 

@@ -65,6 +65,10 @@ class Method:
     most: int | None = None
     needs_with: Callable[[Parameters], frozenset[str]] | None = None
 
+    def rows_for(self, parameters: Parameters) -> bool:
+        """Whether strips must hold whole rows with these parameters: a granularity, where there is one, decides."""
+        return self.by_rows and parameters.get("granularity", "row") == "row"
+
     def needs_for(self, parameters: Parameters) -> frozenset[str]:
         """What must be known when the method runs with these parameters."""
         return self.needs if self.needs_with is None else self.needs_with(parameters)
