@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from boom_ray.config import MergeConfig
 from boom_ray.flows.preparing import SEARCHED
-from boom_ray.merging.coefficients import coefficients, has_coefficients
-from boom_ray.merging.geometry import find_geometry
+from boom_ray.merging.geometry.coefficients import coefficients, has_coefficients
+from boom_ray.merging.geometry.statistics import find_geometry
 from boom_ray.merging.job import MergeJob, coefficient_ranges
 from boom_ray.merging.recipe import Recipe
 from boom_ray.merging.run import MergePlan, is_spread
 from boom_ray.merging.stream import Opened
-from boom_ray.merging.whole import whole_space
+from boom_ray.merging.tensors.whole import whole_space
 
 UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 GATHERED = {
@@ -76,7 +76,7 @@ def _coefficient_lines(
         return
     spaces = {}
     if recipe.needs & {"gram", "model_gram"}:
-        known = find_geometry(job.store, job.inputs.members, job.inputs.base, recipe.uses_base) if all_known else None
+        known = find_geometry(job) if all_known else None
         if known is None or not known.grams:
             yield (
                 "coefficients follow from inner products of the members, which are not in the store yet: they are "

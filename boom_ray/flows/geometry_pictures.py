@@ -1,4 +1,4 @@
-"""Pictures of the geometry report as matplotlib figures; see `boom_ray.merging.report` for what they show."""
+"""Pictures of the geometry report as matplotlib figures; see `boom_ray.merging.geometry.report` for what they show."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from boom_ray.config import MergeJobConfig
 from boom_ray.errors import ConfigError, ModelError
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
-from boom_ray.merging.adapters import adapter_fingerprint
 from boom_ray.merging.job import MergeInputs
+from boom_ray.merging.reading.adapters import adapter_fingerprint
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL
 from boom_ray.model.folder import find_folder, is_adapter, modules, weights_fingerprint

@@ -25,10 +25,10 @@ from boom_ray.flows.preparing import (
     prepare,
 )
 from boom_ray.flows.workspace import Workspace, store_root, workspace
-from boom_ray.merging.agreement import align_base
+from boom_ray.merging.geometry.portrait import find_portrait, portrait_job
 from boom_ray.merging.job import MergeInputs, MergeJob
-from boom_ray.merging.portrait import find_portrait, portrait_job
 from boom_ray.merging.probe.sample import LossSettings
+from boom_ray.merging.reading.agreement import align_base
 from boom_ray.merging.run import MergePlan, merge, plan_merge
 from boom_ray.merging.stream import Opened
 from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json

@@ -15,11 +15,11 @@ from boom_ray.events import Event
 from boom_ray.flows.workspace import Workspace
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.methods.averages import greedy_soup
+from boom_ray.merging.methods.registry import METHODS
 from boom_ray.merging.probe.gather import WEIGHTS, Resources, gather_activations, gather_fisher
 from boom_ray.merging.probe.sample import LossSettings
 from boom_ray.merging.probe.weights import learn_weights
 from boom_ray.merging.recipe import MemberRef
-from boom_ray.merging.registry import METHODS
 from boom_ray.merging.run import MODEL, merge
 from boom_ray.model.folder import is_adapter, prompts_digest
 from boom_ray.store import Artifact

@@ -19,7 +19,7 @@ from boom_ray.flows.preparing import Prepared
 from boom_ray.flows.summary import link_model, means, say_summary, say_table
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
-from boom_ray.merging.card import CardFacts, CardMember, model_card
+from boom_ray.merging.product.card import CardFacts, CardMember, model_card
 from boom_ray.merging.run import MODEL, release
 from boom_ray.store import Artifact
 from boom_ray.tracking import Run

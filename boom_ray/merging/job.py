@@ -12,12 +12,12 @@ from typing import Any
 from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError
 from boom_ray.events import Report
-from boom_ray.merging.agreement import check_members
-from boom_ray.merging.checkpoint import Checkpoint, open_checkpoint, open_weights
+from boom_ray.merging.reading.agreement import check_members
+from boom_ray.merging.reading.checkpoint import Checkpoint, open_checkpoint, open_weights
 from boom_ray.merging.recipe import MemberRef, Recipe, resolve
-from boom_ray.merging.space import F64
 from boom_ray.merging.stream import Known, Opened, SavedFile, TensorMerger, write_file
-from boom_ray.merging.vectors import Pool
+from boom_ray.merging.tensors.space import F64
+from boom_ray.merging.tensors.vectors import Pool
 from boom_ray.model.folder import is_adapter, tensor_hashes
 from boom_ray.store import Store
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from boom_ray.errors import MergeError
-from boom_ray.merging.agreement import align_base
-from boom_ray.merging.checkpoint import Checkpoint, TensorInfo
+from boom_ray.merging.reading.agreement import align_base
+from boom_ray.merging.reading.checkpoint import Checkpoint, TensorInfo
 from boom_ray.merging.recipe import Recipe
 from boom_ray.merging.stream import Known, Opened, rounded, stacked
-from boom_ray.merging.vectors import MemoryVectors, Pool, Strip
-from boom_ray.merging.whole import WholeModel, whole_cuts, whole_space
+from boom_ray.merging.tensors.vectors import MemoryVectors, Pool, Strip
+from boom_ray.merging.tensors.whole import WholeModel, whole_cuts, whole_space
 from boom_ray.model.folder import modules
 
 UNITED = ("auto_model", "model", "transformer")

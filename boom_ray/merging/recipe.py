@@ -12,9 +12,9 @@ import numpy as np
 from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Method
-from boom_ray.merging.registry import METHODS
+from boom_ray.merging.methods.registry import METHODS
 from boom_ray.merging.rules import Rule, check_rules, parse_layers
-from boom_ray.merging.space import F64
+from boom_ray.merging.tensors.space import F64
 
 
 @dataclass(frozen=True)

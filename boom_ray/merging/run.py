@@ -16,14 +16,14 @@ import torch
 from boom_ray.config import MergeConfig
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
-from boom_ray.merging.geometry import save_geometry, save_magnitudes
+from boom_ray.merging.geometry.statistics import save_geometry, save_magnitudes
 from boom_ray.merging.groups import on_cluster, spread
 from boom_ray.merging.job import FileResult, MergeInputs, MergeJob, coefficient_ranges, merge_files
-from boom_ray.merging.package import Package, complete, describe, write_dtype
+from boom_ray.merging.product.package import Package, complete, describe, write_dtype
+from boom_ray.merging.product.writer import write_index
 from boom_ray.merging.recipe import Recipe
 from boom_ray.merging.stream import Opened, SavedFile, memory_bound, plan_files
 from boom_ray.merging.survey import survey
-from boom_ray.merging.writer import write_index
 from boom_ray.model.folder import hashes_fingerprint
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
@@ -193,16 +193,16 @@ def finish_product(plan: MergePlan, target: Path, pooling: str | None) -> None:
 def _keep(job: MergeJob, plan: MergePlan, result: FileResult) -> None:
     """Keep the statistics of a merge that had to compute them for every tensor."""
     merged = sum(entry.dtype.is_floating_point for file in plan.files for entry in file.entries)
-    base = job.inputs.base if plan.recipe.uses_base else None
     if result.grams and len(result.grams) == merged:
-        save_geometry(job.store, job.inputs.members, base, result.grams)
+        save_geometry(job, result.grams)
     if result.histograms and len(result.histograms) == merged:
-        save_magnitudes(job.store, job.inputs.members, base, result.histograms)
+        save_magnitudes(job, result.histograms)
 
 
 def _figures(job: MergeJob, plan: MergePlan, result: FileResult) -> dict[str, Any]:
     names = [member.name for member in job.inputs.members]
     return {
+        "members": names,
         "tensors": plan.tensors,
         "parameters": plan.parameters,
         "bytes_read": result.bytes_read,
@@ -227,7 +227,7 @@ def release(store: Store, merged: Artifact, card: str) -> Artifact:
     Args:
         store: where the result goes.
         merged: an artifact of kind ``merge``.
-        card: text of the model card, see `boom_ray.merging.card.model_card`.
+        card: text of the model card, see `boom_ray.merging.product.card.model_card`.
 
     Returns:
         An artifact of kind ``release`` with the merged model's fingerprint and figures.

@@ -18,15 +18,15 @@ import torch
 
 from boom_ray.errors import MergeError
 from boom_ray.events import Event, Report
-from boom_ray.merging.agreement import align_base
-from boom_ray.merging.checkpoint import Checkpoint, TensorInfo
-from boom_ray.merging.magnitudes import Histograms
+from boom_ray.merging.product.writer import Entry, SafetensorsWriter, plan_shards
+from boom_ray.merging.reading.agreement import align_base
+from boom_ray.merging.reading.checkpoint import Checkpoint, TensorInfo
 from boom_ray.merging.recipe import Recipe
-from boom_ray.merging.sources import FileVectors, Held, Place, arithmetic, common_values
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import STRIP, Pool, Strip
-from boom_ray.merging.whole import WholeModel
-from boom_ray.merging.writer import Entry, SafetensorsWriter, plan_shards
+from boom_ray.merging.tensors.magnitudes import Histograms
+from boom_ray.merging.tensors.sources import FileVectors, Held, Place, arithmetic, common_values
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import STRIP, Pool, Strip
+from boom_ray.merging.tensors.whole import WholeModel
 
 WIDEST = 8
 """Bytes of the widest element."""

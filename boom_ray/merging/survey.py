@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from boom_ray.errors import MergeError
 from boom_ray.events import Event, Report, silent
-from boom_ray.merging.geometry import find_geometry, find_magnitudes, save_geometry, save_magnitudes
+from boom_ray.merging.geometry.statistics import find_geometry, find_magnitudes, save_geometry, save_magnitudes
 from boom_ray.merging.job import MergeJob
-from boom_ray.merging.sources import FileVectors
 from boom_ray.merging.stream import Known, Opened, TensorMerger
-from boom_ray.merging.vectors import Pool, Vectors
-from boom_ray.merging.whole import WholeModel, whole_cuts, whole_space
+from boom_ray.merging.tensors.sources import FileVectors
+from boom_ray.merging.tensors.vectors import Pool, Vectors
+from boom_ray.merging.tensors.whole import WholeModel, whole_cuts, whole_space
 
 
 def survey(job: MergeJob, opened: Opened, report: Report = silent) -> Known:
@@ -21,24 +21,24 @@ def survey(job: MergeJob, opened: Opened, report: Report = silent) -> Known:
     Inner products are looked up; only methods that need those of the whole model compute missing ones here, since other
     methods get theirs on the way.
     """
-    needs, inputs = job.recipe.needs, job.inputs
+    needs = job.recipe.needs
     known = Known()
     if needs & {"gram", "model_gram"}:
-        known = find_geometry(job.store, inputs.members, inputs.base, job.recipe.uses_base)
+        known = find_geometry(job)
     if "model_gram" in needs:
         known = known if known.grams else gather_geometry(job, opened, report)
         spaces = [known.space(key, job.recipe.uses_base) for key in sorted(known.grams)]
         known = dataclasses.replace(known, whole=WholeModel(whole_space(one for one in spaces if one), None))
     if needs & {"magnitudes", "model_magnitudes"}:
-        counted = find_magnitudes(job.store, inputs.members, inputs.base)
+        counted = find_magnitudes(job)
         known = dataclasses.replace(known, histograms=counted)
     if "model_magnitudes" in needs:
         density = float(job.recipe.parameters["density"])
         with Pool(job.threads) as pool:
             merger = TensorMerger(opened, job.recipe, pool, job.chunk_bytes, known)
             cuts = whole_cuts(lambda: _told(merger.all_vectors(), opened, report), density)
-        if merger.histograms and inputs.base:
-            save_magnitudes(job.store, inputs.members, inputs.base, merger.histograms)
+        if merger.histograms:
+            save_magnitudes(job, merger.histograms)
         known = dataclasses.replace(known, whole=WholeModel(None, cuts))
     return known
 
@@ -56,9 +56,8 @@ def gather_geometry(job: MergeJob, opened: Opened, report: Report = silent) -> K
             grams[vectors.name] = vectors.space.basis
     if not grams:
         raise MergeError(f"{opened.members[0].label} has no floating tensor; there is nothing to merge.")
-    base = job.inputs.base if opened.base else None
-    save_geometry(job.store, job.inputs.members, base, grams)
-    return Known(grams, about_base=base is not None)
+    save_geometry(job, grams)
+    return Known(grams, about_base=job.recipe.uses_base)
 
 
 def _told(vectors: Iterator[FileVectors], opened: Opened, report: Report) -> Iterable[Vectors]:

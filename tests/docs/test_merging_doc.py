@@ -11,9 +11,9 @@ import yaml
 from boom_ray.config import MergeConfig
 from boom_ray.config.merge import ProbeConfig
 from boom_ray.config.methods import PARAMETERS
-from boom_ray.merging.registry import METHODS
-from boom_ray.merging.space import Space
-from boom_ray.merging.vectors import STRIP
+from boom_ray.merging.methods.registry import METHODS
+from boom_ray.merging.tensors.space import Space
+from boom_ray.merging.tensors.vectors import STRIP
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from boom_ray.config import MergeJobConfig
 from boom_ray.flows.command import command
 from boom_ray.flows.merge import merge_models
-from boom_ray.merging.registry import METHODS
+from boom_ray.merging.methods.registry import METHODS
 from boom_ray.store import Store
 from tests.tiny_members import MEMBERS, Kitchen, make_kitchen
 

@@ -10,7 +10,7 @@ import torch
 
 from boom_ray.config.methods import PARAMETERS
 from boom_ray.merging.methods.method import Method
-from boom_ray.merging.vectors import MemoryVectors, Pool
+from boom_ray.merging.tensors.vectors import MemoryVectors, Pool
 
 
 def merged(

@@ -17,7 +17,7 @@ from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError
 from boom_ray.events import Event
 from boom_ray.merging import groups
-from boom_ray.merging.geometry import find_geometry
+from boom_ray.merging.geometry.statistics import find_geometry
 from boom_ray.merging.job import FileResult, MergeInputs, MergeJob
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL, merge, merge_here, plan_merge
@@ -60,7 +60,7 @@ def test_a_task_per_file_gives_the_bytes_of_one_process(
     for name in there.files:
         assert (there.local() / name).read_bytes() == (here.local() / name).read_bytes(), name
     assert events[-2].done == events[-2].total == there.figures["bytes_written"]
-    assert find_geometry(store, refs[1:], refs[0], uses_base=True).grams.keys() == {
+    assert find_geometry(MergeJob(store, inputs(refs), SPREAD)).grams.keys() == {
         *(f"w{index}" for index in range(FILES)),
         "2_Dense/linear.weight",
     }

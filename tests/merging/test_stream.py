@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError
 from boom_ray.events import Event, Report, silent
-from boom_ray.merging.checkpoint import open_checkpoint
+from boom_ray.merging.product.writer import write_index
+from boom_ray.merging.reading.checkpoint import open_checkpoint
 from boom_ray.merging.recipe import MemberRef, Recipe, resolve
-from boom_ray.merging.sources import arithmetic
 from boom_ray.merging.stream import Known, Opened, TensorMerger, memory_bound, plan_files, write_file
-from boom_ray.merging.vectors import STRIP, Pool
-from boom_ray.merging.writer import write_index
+from boom_ray.merging.tensors.sources import arithmetic
+from boom_ray.merging.tensors.vectors import STRIP, Pool
 from tests.merging.merged import merged
 from tests.plain_model import WriteModel, write_plain_model
 
@@ -161,7 +161,7 @@ def test_grams_about_the_base_serve_whole_weights_too(tmp_path: Path, write_mode
 def test_the_type_of_the_arithmetic(write_model: WriteModel) -> None:
     half, full = (write_model(name, {"w": noisy(1, dtype=dtype)}) for name, dtype in
                   (("half", torch.bfloat16), ("full", torch.float32)))  # fmt: skip
-    from boom_ray.merging.sources import Place
+    from boom_ray.merging.tensors.sources import Place
 
     with opened([half, full], None) as models:
         places = [Place(one, one.tensors["w"]) for one in models.members]

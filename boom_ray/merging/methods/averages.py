@@ -9,8 +9,8 @@ import numpy as np
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Method, Parameters, weighted_sum
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import Vectors
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import Vectors
 
 
 def linear(space: Space, weights: F64, parameters: Parameters) -> F64:

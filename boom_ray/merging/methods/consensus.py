@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from boom_ray.errors import MergeError
-from boom_ray.merging.magnitudes import Cut, Search, find, histograms, keep_count, kept
 from boom_ray.merging.methods.method import Combine, Method, Parameters
 from boom_ray.merging.methods.sparse import elect, total
-from boom_ray.merging.space import F64
-from boom_ray.merging.vectors import Strip, Vectors
+from boom_ray.merging.tensors.magnitudes import Cut, Search, find, histograms, keep_count, kept
+from boom_ray.merging.tensors.space import F64
+from boom_ray.merging.tensors.vectors import Strip, Vectors
 
 LABELS = ("deviation",)
 """Who draws among elements of equal deviation: all members together, whatever their order."""

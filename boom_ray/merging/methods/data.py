@@ -14,8 +14,8 @@ import torch
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Combine, Method, Parameters
-from boom_ray.merging.space import F64
-from boom_ray.merging.vectors import Strip, Vectors
+from boom_ray.merging.tensors.space import F64
+from boom_ray.merging.tensors.vectors import Strip, Vectors
 
 SINGLE_EPS = float(np.finfo(np.float32).eps)
 ROWS = 256

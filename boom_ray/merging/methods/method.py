@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import Strip, Vectors
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import Strip, Vectors
 
 Parameters = Mapping[str, Any]
 Combine = Callable[[Strip], torch.Tensor]

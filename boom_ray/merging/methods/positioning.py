@@ -6,8 +6,8 @@ import torch
 
 from boom_ray.merging.methods.method import Method, Parameters, weighted_sum
 from boom_ray.merging.methods.spheres import OPPOSED
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import Vectors
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import Vectors
 
 SMALL = 1e-6
 """Square of a chord below which the series of the angle and of its sines is exact to float64."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from boom_ray.merging.space import F64
-from boom_ray.merging.vectors import Strip
+from boom_ray.merging.tensors.space import F64
+from boom_ray.merging.tensors.vectors import Strip
 
 BLOCK = 4096
 """Elements of a row whose products are added in one go."""

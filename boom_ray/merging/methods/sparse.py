@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from boom_ray.merging.magnitudes import Cut, cuts, keep_count, kept
-from boom_ray.merging.masks import uniform
 from boom_ray.merging.methods.method import Combine, Method, Parameters, Prepare, add_up
-from boom_ray.merging.space import F64
-from boom_ray.merging.vectors import Strip, Vectors
+from boom_ray.merging.tensors.magnitudes import Cut, cuts, keep_count, kept
+from boom_ray.merging.tensors.masks import uniform
+from boom_ray.merging.tensors.space import F64
+from boom_ray.merging.tensors.vectors import Strip, Vectors
 
 Thin = Callable[[Strip], torch.Tensor]
 """Strip of n elements -> (M, n) thinned differences, made in ``strip.rows``."""
@@ -102,7 +102,8 @@ def all_of(strip: Strip) -> torch.Tensor:
 def largest(vectors: Vectors, parameters: Parameters) -> Thin:
     """Keep the ``density`` share of largest magnitude, per tensor or, with ``scope=model``, of the whole model.
 
-    Of elements exactly as large as the last one kept, a random share is kept; see `boom_ray.merging.magnitudes`.
+    Of elements exactly as large as the last one kept, a random share is kept; see
+    `boom_ray.merging.tensors.magnitudes`.
 
     Source: Yadav et al., arXiv 2306.01708, section 4.1. The paper trims the whole model; mergekit trims every tensor,
     and among equals keeps those that its sort happens to leave in front.

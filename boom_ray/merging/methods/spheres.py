@@ -18,8 +18,8 @@ import numpy as np
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Combine, Method, Parameters, weighted_sum
 from boom_ray.merging.methods.rows import add_up_rows, row_angles
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import Vectors
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import Vectors
 
 OPPOSED = 1e-6
 """Radians (or length of a mean of unit vectors) below which float64 cannot tell where a path on the sphere leads."""

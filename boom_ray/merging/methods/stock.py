@@ -8,8 +8,8 @@ import torch
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Combine, Method, Parameters, weighted_sum
 from boom_ray.merging.methods.rows import add_up_rows, row_grams
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import Strip, Vectors
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import Strip, Vectors
 
 
 def model_stock(space: Space, weights: F64, parameters: Parameters) -> F64:

@@ -10,7 +10,7 @@ import torch
 
 from boom_ray.config import ModelConfig
 from boom_ray.errors import MergeError
-from boom_ray.merging.checkpoint import Checkpoint, open_checkpoint
+from boom_ray.merging.reading.checkpoint import Checkpoint, open_checkpoint
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.model.encoder import Encoder, load_encoder
 from boom_ray.model.pooling import pooling_mode

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from boom_ray.merging.writer import Entry, SafetensorsWriter
+from boom_ray.merging.product.writer import Entry, SafetensorsWriter
 from boom_ray.model.folder import SINGLE
 from boom_ray.store import Draft, Store
 

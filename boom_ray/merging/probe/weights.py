@@ -14,11 +14,11 @@ from boom_ray.config import ModelConfig
 from boom_ray.config.merge import ProbeConfig
 from boom_ray.errors import MergeError
 from boom_ray.events import Event, Report, silent
-from boom_ray.merging.checkpoint import Checkpoint
 from boom_ray.merging.methods.positioning import chain
 from boom_ray.merging.probe.learned import Learned, Position, learn
 from boom_ray.merging.probe.members import Running, Source, named_parameters, parameter_keys, read_tensor
 from boom_ray.merging.probe.sample import LossSettings, Sample, SampleJob
+from boom_ray.merging.reading.checkpoint import Checkpoint
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.steps import backward, embed, step_loss

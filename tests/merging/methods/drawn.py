@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from boom_ray.merging.methods.method import Method
-from boom_ray.merging.space import F64
+from boom_ray.merging.tensors.space import F64
 from tests.merging.merged import merged
 
 FEW = settings(max_examples=25, deadline=None)

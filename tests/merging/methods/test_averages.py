@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.averages import METHODS, greedy_soup
 from boom_ray.merging.methods.method import Method
-from boom_ray.merging.space import F64
-from boom_ray.merging.vectors import MemoryVectors, Span, Strip
+from boom_ray.merging.tensors.space import F64
+from boom_ray.merging.tensors.vectors import MemoryVectors, Span, Strip
 from tests.merging.merged import merged
 from tests.merging.methods.drawn import FEW, drawn_vectors, drawn_weights, fine_tunes
 from tests.merging.methods.oracle import mergekit

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from boom_ray.errors import MergeError
-from boom_ray.merging import vectors
 from boom_ray.merging.methods.consensus import METHODS, deviation
-from boom_ray.merging.vectors import MemoryVectors, Strip
+from boom_ray.merging.tensors import vectors
+from boom_ray.merging.tensors.vectors import MemoryVectors, Strip
 from tests.merging.merged import merged
 from tests.merging.methods.drawn import fine_tunes
 from tests.merging.methods.oracle import mergekit

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from boom_ray.config.methods import PARAMETERS
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.data import METHODS
-from boom_ray.merging.vectors import STRIP, MemoryVectors, Pool, Span, Strip
+from boom_ray.merging.tensors.vectors import STRIP, MemoryVectors, Pool, Span, Strip
 
 FISHER, REGMEAN = METHODS
 SEEDS = st.integers(0, 1000)

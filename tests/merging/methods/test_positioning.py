@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boom_ray.merging.methods.positioning import METHODS, chain, self_positioning
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import MemoryVectors
-from boom_ray.merging.whole import WholeModel
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import MemoryVectors
+from boom_ray.merging.tensors.whole import WholeModel
 from tests.merging.methods.drawn import FEW, drawn_vectors, drawn_weights
 
 (METHOD,) = METHODS

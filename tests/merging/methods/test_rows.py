@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boom_ray.merging.methods.rows import BLOCK, add_up_rows, row_angles, row_grams
-from boom_ray.merging.vectors import Strip
+from boom_ray.merging.tensors.vectors import Strip
 
 COLUMNS = pytest.mark.parametrize("columns", [1, 7, BLOCK, BLOCK + 1, 3 * BLOCK - 5])
 

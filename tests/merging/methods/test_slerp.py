@@ -11,8 +11,8 @@ import torch
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Method
 from boom_ray.merging.methods.spheres import METHODS
-from boom_ray.merging.space import Space
-from boom_ray.merging.vectors import STRIP
+from boom_ray.merging.tensors.space import Space
+from boom_ray.merging.tensors.vectors import STRIP
 from tests.merging.merged import merged
 from tests.merging.methods.drawn import fine_tunes, polar, vector_of
 from tests.merging.methods.oracle import mergekit

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boom_ray.config.methods import PARAMETERS
-from boom_ray.merging import vectors
-from boom_ray.merging.masks import uniform
 from boom_ray.merging.methods.sparse import METHODS, elect, ranks
-from boom_ray.merging.vectors import MemoryVectors
-from boom_ray.merging.whole import WholeModel, whole_cuts
+from boom_ray.merging.tensors import vectors
+from boom_ray.merging.tensors.masks import uniform
+from boom_ray.merging.tensors.vectors import MemoryVectors
+from boom_ray.merging.tensors.whole import WholeModel, whole_cuts
 from tests.merging.merged import merged
 from tests.merging.methods.drawn import fine_tunes
 from tests.merging.methods.oracle import mergekit

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 
 from boom_ray.merging.methods.method import Method
 from boom_ray.merging.methods.spheres import METHODS
-from boom_ray.merging.space import F64, Space
+from boom_ray.merging.tensors.space import F64, Space
 from tests.merging.merged import merged
 from tests.merging.methods.drawn import FEW, drawn_vectors, drawn_weights, fine_tunes, polar, vector_of
 from tests.merging.methods.oracle import mergekit

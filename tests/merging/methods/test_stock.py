@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.stock import METHODS
-from boom_ray.merging.space import F64, Space
-from boom_ray.merging.vectors import STRIP
+from boom_ray.merging.tensors.space import F64, Space
+from boom_ray.merging.tensors.vectors import STRIP
 from tests.merging.merged import merged
 from tests.merging.methods.drawn import FEW, drawn_vectors, fine_tunes
 from tests.merging.methods.oracle import mergekit

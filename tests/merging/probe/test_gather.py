@@ -6,7 +6,6 @@ from safetensors.torch import load_file, save_file
 
 from boom_ray.config.merge import ProbeConfig
 from boom_ray.errors import MergeError, ModelError
-from boom_ray.merging.checkpoint import open_checkpoint, open_weights
 from boom_ray.merging.probe.actors import actor_count
 from boom_ray.merging.probe.gather import (
     ACTIVATIONS,
@@ -19,6 +18,7 @@ from boom_ray.merging.probe.gather import (
     gather_here,
 )
 from boom_ray.merging.probe.sums import ActivationSums, FisherSums
+from boom_ray.merging.reading.checkpoint import open_checkpoint, open_weights
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Store

@@ -1,0 +1,1 @@
+"""How members lie to one another: statistics that are kept, and the report that people look at."""
