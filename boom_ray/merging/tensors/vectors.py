@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from boom_ray.merging.tensors.magnitudes import Histograms
     from boom_ray.merging.tensors.whole import WholeModel
 
-STRIP = 1 << 16
-"""Elements per strip; half a megabyte of float64 per vector, so that all of a strip stays in the cache."""
+STRIP = 1 << 17
+"""Elements per strip; a megabyte of float64 per vector, small enough for the cache and large enough for Python."""
 GPU_STRIP = 256 * STRIP
 """The same on a GPU, where every call costs as much as a million elements."""
 T = TypeVar("T")
