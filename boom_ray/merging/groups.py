@@ -134,12 +134,11 @@ def places(job: MergeJob) -> list[str | None]:
     if len(nodes) < 2:
         return [None]
     refs = [*job.inputs.members, *([job.inputs.base] if job.inputs.base else [])]
-    ask = ray.remote(_bytes_here).options(num_cpus=0, max_retries=0)
+    ask, paths = ray.remote(_bytes_here), [ref.path for ref in refs]
+    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
     asked = {
-        node: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            job.store, [ref.path for ref in refs]
-        )
-        for node in nodes
+        node: ask.options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(job.store, paths)
+        for node, place in there.items()
     }
     found = {}
     for node, reference in asked.items():
