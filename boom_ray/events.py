@@ -21,6 +21,7 @@ class Event:
         total: how much there is (steps, rows, bytes, tasks); 0 when unknown.
         figures: measured now, by name: ``loss``, ``pairs_per_s``…
         note: one short line for people (``cached``, ``restarted from step 200``…).
+        measure: what ``done`` and ``total`` count, for people: ``bytes``; empty for things that are counted.
     """
 
     stage: str
@@ -29,6 +30,7 @@ class Event:
     total: float
     figures: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    measure: str = ""
 
 
 Report = Callable[[Event], None]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,7 @@ from boom_ray.events import Event
 
 LINE_EVERY_S = 5.0  # per unit, when not on a terminal
 RATE_WINDOW_S = 30.0
+BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 # Of all figures that go to MLflow, those a person wants to see go by, and what they are called then.
 SHOWN_FIGURES = {
     "loss": "loss",
@@ -65,7 +66,7 @@ class Unit:
             self.samples.popleft()
         figures = {**self.last.figures, **event.figures}
         note = event.note or self.last.note
-        self.last = Event(event.stage, event.unit, event.done, event.total, figures, note)
+        self.last = replace(event, figures=figures, note=note)
         self.changed = now
 
     def elapsed(self, now: float) -> float:
@@ -244,7 +245,12 @@ def _unit_row(unit: Unit, figures: list[str], now: float) -> tuple[Text | Progre
 
 
 def _done(event: Event) -> str:
-    return f"{event.done:,.0f}/{event.total:,.0f}" if event.total > 0 else f"{event.done:,.0f}"
+    """How much is done of how much, e.g. ``120/400`` or ``1.2/3.6 GiB``."""
+    known = [event.done, event.total] if event.total > 0 else [event.done]
+    if event.measure != "bytes":
+        return "/".join(f"{value:,.0f}" for value in known)
+    size, name = next(pair for pair in BYTES if max(known) >= pair[0] or pair[0] == 1)
+    return f"{'/'.join(f'{value / size:,.{0 if size == 1 else 1}f}' for value in known)} {name}"
 
 
 def _time(seconds: float) -> Text:

@@ -8,15 +8,11 @@ place and ``artifact.json`` follows. Builds are deterministic, so two writers of
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +21,21 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from boom_ray.disk import MANIFEST, cache_dir, rename_into_place
+from boom_ray import places
+from boom_ray.disk import (
+    MANIFEST,
+    cache_dir,
+    copy_once,
+    file_sizes,
+    is_trouble_below,
+    new_draft,
+    rename_into_place,
+)
 from boom_ray.errors import StoreError
 from boom_ray.hashing import digest
 
 ARTIFACT = "artifact:"
 KEY = re.compile(r"[0-9a-f]{32}")
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 log = logging.getLogger(__name__)
 
 
@@ -65,39 +68,28 @@ class Artifact:
         return f"{ARTIFACT}{self.kind}/{self.key}/{inner}"
 
     def local(self) -> Path:
-        """A local directory with the artifact's files; remote ones are copied once per machine, then reused."""
+        """A local directory with the artifact's files; remote ones are copied once per machine, then reused.
+
+        Raises:
+            StoreError: the files cannot be fetched or the disk is full.
+        """
         fs, path = fsspec.url_to_fs(self.uri)
         if isinstance(fs, LocalFileSystem):
             return Path(path)
         target = cache_dir() / self.kind / self.key
-        if not self._is_complete(target):
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{self.key}-", dir=target.parent))
-            try:
-                for name in [*self.files, MANIFEST]:
-                    (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                    fs.get_file(f"{path}/{name}", str(draft / name))
-                rename_into_place(draft, target)
-            except OSError as error:
-                raise StoreError(f"{self.uri} cannot be copied to {target}: {error}.") from error
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+        try:
+            copy_once(target, self.files, lambda name, to: fs.get_file(f"{path}/{name}", to))
+        except OSError as error:
+            raise StoreError(f"{self.uri} cannot be copied to {target}: {error}.") from error
         return target
-
-    def _is_complete(self, folder: Path) -> bool:
-        """Whether all files are in a local copy; cleaners of temporary directories delete single ones."""
-        paths = {folder / name: size for name, size in self.files.items()}
-        return (folder / MANIFEST).exists() and all(
-            path.exists() and path.stat().st_size == size for path, size in paths.items()
-        )
 
 
 @dataclass
 class Draft:
     """An artifact being written: put files under `path`, facts into `figures`, optionally set `fingerprint`.
 
-    Files that other machines have uploaded to the artifact's place themselves (`Store.upload`) are named in `placed`.
+    Files that other machines upload to the artifact's place themselves (`Store.upload`) are named in `placed`, with
+    their sizes when the build ends; when it fails, they are removed. It may name them before they are there.
     """
 
     path: Path
@@ -138,6 +130,9 @@ class Store:
     def location(self, kind: str, key: str) -> str:
         """Path or URL of an artifact, finished or not."""
         return f"{self.root}/{kind}/{key}"
+
+    def _place(self, kind: str, key: str) -> str:
+        return f"{self._path}/{kind}/{key}"  # as the file system names it, without protocol
 
     def resolve(self, place: str) -> Path:
         """A folder on this machine: a path as it is, or the local copy of what `Artifact.place` names.
@@ -182,15 +177,9 @@ class Store:
         Raises:
             StoreError: the root cannot be created or written.
         """
-        probe = f"{self._path}/.probe-{uuid.uuid4().hex}"
         try:
-            self.fs.makedirs(self._path, exist_ok=True)
-            with self.fs.open(probe, "wb") as stream:
-                stream.write(b"0" * 65536)
-            self.fs.rm_file(probe)
+            places.try_writing(self.fs, self._path)
         except Exception as error:  # drivers of object stores raise classes of their own
-            with contextlib.suppress(Exception):
-                self.fs.rm_file(probe)
             raise StoreError(
                 f"The store {self.root} cannot be written: {error}. Free some space, fix its permissions, or set "
                 f"store=PATH to another place."
@@ -198,10 +187,10 @@ class Store:
 
     def get(self, kind: str, key: str) -> Artifact | None:
         """The finished artifact, or None; one whose files do not match its manifest is set aside and counts as none."""
-        place = f"{self._path}/{kind}/{key}"
+        place = self._place(kind, key)
         try:
             artifact = self._parse(kind, key, self.fs.cat_file(f"{place}/{MANIFEST}"))
-            fault = self._first_fault(place, artifact.files)
+            fault = places.first_fault(self.fs, place, artifact.files)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -213,7 +202,7 @@ class Store:
         if fault is None:
             return artifact
         log.warning("Artifact %s/%s is damaged and will be built again: %s.", kind, key, fault)
-        self._set_aside(place)
+        places.set_aside(self.fs, place)
         return None
 
     def _parse(self, kind: str, key: str, text: bytes) -> Artifact:
@@ -253,26 +242,19 @@ class Store:
             try:
                 build(draft)
             except OSError as error:
-                if not self._is_ours(error, draft):
+                if not is_trouble_below(error, [draft.path, *([Path(self._path)] if self.is_local else [])]):
                     raise  # a file of the user's is missing or unreadable: no problem of the store
                 raise self._not_written(kind, key, error) from error
             try:
                 return self.commit(draft, kind, key, spec, inputs)
             except OSError as error:
                 raise self._not_written(kind, key, error) from error
+        except BaseException:
+            if draft.placed:
+                places.take_back(self.fs, self._place(kind, key), draft.placed)
+            raise
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
-
-    def _is_ours(self, error: OSError, draft: Draft) -> bool:
-        """Whether an error during a build is about the store: full, read-only, or no permission below its root."""
-        inner = getattr(error, "cause", error)  # errors of Ray tasks hold the original
-        code = getattr(inner, "errno", None)
-        if code in FULL:
-            return True
-        names = [name for name in (inner.filename, inner.filename2) if isinstance(name, str | bytes | os.PathLike)]
-        paths = [Path(os.fsdecode(name)).absolute() for name in names]
-        roots = [draft.path, *([Path(self._path)] if self.is_local else [])]
-        return code in FORBIDDEN and any(path.is_relative_to(root) for path in paths for root in roots)
 
     def _not_written(self, kind: str, key: str, error: OSError) -> StoreError:
         return StoreError(
@@ -281,11 +263,16 @@ class Store:
         )
 
     def draft(self, kind: str, key: str) -> Draft:
-        """An empty local directory to write into, beside the artifact's place when the store is local."""
+        """An empty local directory to write into, beside the artifact's place when the store is local.
+
+        Drafts of the same kind whose writers were killed are removed, see `boom_ray.disk.new_draft`.
+
+        Raises:
+            StoreError: no space or no permission.
+        """
         parent = Path(self._path) / kind if self.is_local else self.scratch
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            return Draft(Path(tempfile.mkdtemp(prefix=f".draft-{key[:12]}-", dir=parent)))
+            return Draft(new_draft(parent, label=key[:12]))
         except OSError as error:
             raise StoreError(
                 f"The store {self.root} cannot be written: {error}. Free some space or fix its permissions."
@@ -293,11 +280,7 @@ class Store:
 
     def commit(self, draft: Draft, kind: str, key: str, spec: dict[str, Any], inputs: dict[str, Any]) -> Artifact:
         """Make the draft the artifact: list its files, write the manifest last, move it into place."""
-        files = {
-            str(path.relative_to(draft.path)): path.stat().st_size
-            for path in sorted(draft.path.rglob("*"))
-            if path.is_file()
-        }
+        files = file_sizes(draft.path)
         manifest = {
             "kind": kind,
             "key": key,
@@ -308,13 +291,14 @@ class Store:
             "files": {**draft.placed, **files},
         }
         (draft.path / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-        place = f"{self._path}/{kind}/{key}"
+        place = self._place(kind, key)
         if self.is_local:
             draft.path.chmod(0o755)
             rename_into_place(draft.path, Path(place))
         else:
+            draft.placed.update(files)
             for name in [*files, MANIFEST]:
-                self._put(draft.path / name, f"{place}/{name}")
+                places.put(self.fs, draft.path / name, place, name)
         artifact = self.get(kind, key)
         if artifact is None:
             raise StoreError(f"Artifact {kind}/{key} was written but cannot be read back from {self.root}.")
@@ -322,32 +306,11 @@ class Store:
 
     def upload(self, path: Path, kind: str, key: str, name: str) -> None:
         """Put one file of an unfinished artifact at its place in a remote store; it counts once it is committed."""
-        self._put(path, f"{self._path}/{kind}/{key}/{name}")
+        places.put(self.fs, path, self._place(kind, key), name)
 
     def uploaded_size(self, kind: str, key: str, name: str) -> int:
         """Bytes of a file that `upload` has put there."""
-        return int(self.fs.size(f"{self._path}/{kind}/{key}/{name}"))
-
-    def _put(self, path: Path, place: str) -> None:
-        self.fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-        self.fs.put_file(str(path), place)
-
-    def _first_fault(self, place: str, files: dict[str, int]) -> str | None:
-        for name, size in files.items():
-            try:
-                found = self.fs.size(f"{place}/{name}")
-            except FileNotFoundError:
-                return f"{name} is missing"
-            if found != size:
-                return f"{name} has {found} bytes instead of {size}"
-        return None
-
-    def _set_aside(self, place: str) -> None:
-        """Move a damaged artifact out of the way; kept, not deleted, for whoever wants to look at it."""
-        try:
-            self.fs.mv(place, f"{place}.damaged-{uuid.uuid4().hex[:8]}", recursive=True)
-        except FileNotFoundError:
-            return  # another process was faster
+        return int(self.fs.size(f"{self._place(kind, key)}/{name}"))
 
 
 def artifact_key(kind: str, spec: dict[str, Any], inputs: dict[str, Any], version: int = 1) -> str:

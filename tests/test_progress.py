@@ -218,3 +218,31 @@ def test_figures(value, expected):
 @pytest.mark.parametrize(("seconds", "expected"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
 def test_clock(seconds, expected):
     assert clock_text(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "shown_as"),
+    [
+        (0, 3_865_470_566, "0.0/3.6 GiB"),
+        (1_288_490_189, 3_865_470_566, "1.2/3.6 GiB"),
+        (125_952, 125_952, "123.0/123.0 KiB"),
+        (5 * 2**20, 2**30, "0.0/1.0 GiB"),
+        (3, 1023, "3/1,023 bytes"),
+        (2**21, 0, "2.0 MiB"),
+        (0, 0, "0 bytes"),
+    ],
+)
+def test_bytes_are_told_with_their_unit(done: int, total: int, shown_as: str):
+    console = plain()
+    with Progress(console, Clock()) as progress:
+        progress(Event("merge", "merged", done, total, measure="bytes"))
+    assert f"merge  merged  {shown_as}" in text(console)
+    (line,) = [line for line in shown(progress) if "merged" in line]
+    assert shown_as in line
+
+
+def test_things_that_are_counted_have_no_unit():
+    console = plain()
+    with Progress(console, Clock()) as progress:
+        progress(Event("members", "bag", 1500, 2_000_000))
+    assert "1,500/2,000,000 (0 %)" in text(console)

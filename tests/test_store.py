@@ -3,7 +3,11 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import os
 import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +162,29 @@ def test_the_second_of_two_writers_keeps_the_first_result(store: Store) -> None:
     assert [path.name for path in (Path(store.root) / "thing").iterdir()] == [made.key]
 
 
+def _die_while_building(store: Store) -> None:
+    def die(draft: Draft) -> None:
+        build(draft)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    store.materialize("thing", {"killed": True}, {}, die)
+
+
+@pytest.mark.parametrize("root", ["store", "memory://killed"])
+def test_the_next_draft_removes_what_a_killed_writer_left(tmp_path: Path, root: str) -> None:
+    store = Store(tmp_path / root if "://" not in root else root, scratch=tmp_path / "scratch")
+    folder = Path(store.root) / "thing" if store.is_local else store.scratch
+    living = store.draft("thing", "living")
+    writer = multiprocessing.get_context("fork").Process(target=_die_while_building, args=(store,))
+    writer.start()
+    writer.join(60)
+    assert writer.exitcode == -signal.SIGKILL
+    (left,) = [path for path in folder.iterdir() if path != living.path]
+    assert (left / "note.txt").read_text() == "hello"
+    mine = store.draft("thing", "mine")
+    assert set(folder.iterdir()) == {living.path, mine.path}
+
+
 class TestNoSpaceOrPermission:
     def test_a_store_below_a_regular_file_cannot_be_written_or_read(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
@@ -285,6 +312,75 @@ class TestObjectStore:
         fs.rm(path, recursive=True)
         with pytest.raises(StoreError, match="cannot be copied"):
             made.local()
+
+    def test_a_failed_build_takes_its_uploads_back(self, remote: Store) -> None:
+        def upload_then_fail(draft: Draft) -> None:
+            build(draft)
+            remote.upload(draft.path / "deep" / "data.bin", "thing", key, "deep/data.bin")
+            draft.placed |= {"deep/data.bin": 10, "of a task that has not begun": 0}
+            raise DataError("row 3 is bad")
+
+        key = artifact_key("thing", SPEC, INPUTS)
+        with pytest.raises(DataError, match="row 3 is bad"):
+            remote.materialize("thing", SPEC, INPUTS, upload_then_fail)
+        assert not remote.fs.exists(f"{remote._path}/thing/{key}")
+        assert make(remote).files
+
+    def test_a_failed_build_leaves_what_another_writer_has_finished(self, remote: Store) -> None:
+        def fail_second(draft: Draft) -> None:
+            build(draft)
+            made.append(make(remote))
+            remote.upload(draft.path / "note.txt", "thing", made[0].key, "note.txt")
+            draft.placed["note.txt"] = 5
+            raise DataError("row 3 is bad")
+
+        made: list[Artifact] = []
+        with pytest.raises(DataError, match="row 3 is bad"):
+            remote.materialize("thing", SPEC, INPUTS, fail_second)
+        assert remote.get("thing", made[0].key) == made[0]
+
+    def test_a_broken_commit_takes_its_files_back(self, remote: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        put = remote.fs.put_file
+
+        def lose_connection(source: str, target: str, **options: Any) -> None:
+            if target.endswith(MANIFEST):
+                raise OSError("connection lost")
+            put(source, target, **options)
+
+        monkeypatch.setattr(remote.fs, "put_file", lose_connection)
+        with pytest.raises(StoreError, match="connection lost"):
+            make(remote)
+        assert remote.fs.find(remote._path) == []
+
+    def test_threads_and_processes_of_one_machine_fetch_a_file_once(
+        self, remote: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = make(remote)
+        driver, log = type(remote.fs), tmp_path / "fetched"
+        get = driver.get_file
+
+        def slow(self: Any, source: str, target: str, **options: Any) -> None:
+            with log.open("a") as stream:
+                stream.write(f"{Path(source).name}\n")
+            time.sleep(0.02)
+            get(self, source, target, **options)
+
+        def use(results: Any) -> None:
+            with ThreadPoolExecutor(3) as pool:
+                for folder in pool.map(lambda _: made.local(), range(3)):
+                    results.put((folder / "deep" / "data.bin").read_bytes())
+
+        monkeypatch.setattr(driver, "get_file", slow)  # every process has an instance of its own
+        context = multiprocessing.get_context("fork")
+        results = context.Queue()
+        users = [context.Process(target=use, args=(results,)) for _ in range(3)]
+        for user in users:
+            user.start()
+        found = [results.get(timeout=60) for _ in range(9)]
+        for user in users:
+            user.join(30)
+        assert found == [b"0123456789"] * 9
+        assert sorted(log.read_text().split()) == sorted(["data.bin", "note.txt", MANIFEST])
 
     def test_a_store_travels_as_its_root(self, remote: Store, tmp_path: Path) -> None:
         kind, arguments = remote.__reduce__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -30,6 +31,11 @@ class TaskConfig(Section):
         pattern=r"^[a-z]{3}-[A-Z][a-z]{3}$",
     )
 
+    @property
+    def data(self) -> tuple[Path, str]:
+        """What tells the data of two folders apart."""
+        return (Path(self.path or ""), self.split)
+
     @model_validator(mode="after")
     def _folder_has_type(self) -> Self:
         if self.path is not None and self.type is None:
@@ -42,10 +48,13 @@ class TaskConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Tasks in two groups; what is reported as in-domain must resemble the training data, the other must not."""
+    """Reported tasks in two groups, in-domain like the training data and the other not, and tasks to choose by."""
 
     in_domain: tuple[TaskConfig, ...] = Field((), description="tasks like those trained on")
     out_of_domain: tuple[TaskConfig, ...] = Field((), description="tasks unlike those trained on")
+    selection: tuple[TaskConfig, ...] = Field(
+        (), description="tasks that greedy_soup chooses members by; never reported, so that no score is chosen"
+    )
     seed: int = Field(42, description="seed of the probes in classification and clustering tasks")
     batch_size: int = runtime(64, "texts per forward pass", ge=1)
     actors: int | None = runtime(None, "evaluation actors; null: as many as fit", ge=1)
@@ -55,13 +64,22 @@ class EvaluationConfig(Section):
 
     @property
     def tasks(self) -> tuple[TaskConfig, ...]:
-        """All tasks of both groups."""
+        """The tasks that are reported."""
         return (*self.in_domain, *self.out_of_domain)
+
+    @property
+    def all_tasks(self) -> tuple[TaskConfig, ...]:
+        """Those and the ones to choose by; training data must hold none of their texts."""
+        return (*self.tasks, *self.selection)
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
-        names = [task.name for task in self.tasks]
+        names = [task.name for task in self.all_tasks]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"task names must be unique; used twice: {', '.join(twice)}")
+        for task in self.selection:
+            same = [one.name for one in self.tasks if one.path is not None and one.data == task.data]
+            if same:
+                raise ValueError(f"selection task {task.name} is the data of the reported task {same[0]}; take others")
         return self

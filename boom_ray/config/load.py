@@ -6,6 +6,7 @@ import difflib
 import re
 import reprlib
 import types
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -15,11 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from boom_ray.config.section import Section
+from boom_ray.config.section import KeyedError, Section
 from boom_ray.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
 EXTENDS = "extends"
+EXPECTED = "Input should be "
+PLAIN = frozenset({"bool", "int", "float", "str"})
 
 
 def load_config(schema: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
@@ -92,7 +95,8 @@ def validate(schema: type[S], data: Any, origin: str) -> S:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        lines = dict.fromkeys(_describe(schema, fault) for fault in _first_hand(error.errors()))
+        faults = _first_hand(_one_per_union(error.errors()))
+        lines = dict.fromkeys(_describe(schema, fault) for fault in faults)
         raise ConfigError(f"{origin}:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
@@ -121,8 +125,30 @@ def _first_hand(faults: Sequence[Any]) -> list[Any]:
     ]
 
 
+def _one_per_union(faults: Sequence[Any]) -> list[Any]:
+    """The faults at the user's own keys; what the alternatives of a union say about one value becomes one fault."""
+    plain = Counter(fault["loc"][:-1] for fault in faults if fault["loc"] and fault["loc"][-1] in PLAIN)
+    unions: dict[tuple[str | int, ...], list[Any]] = {}
+    for fault in faults:
+        loc = fault["loc"]
+        told_apart = bool(loc) and loc[-1] in PLAIN and plain[loc[:-1]] > 1  # a single int may be a key of that name
+        place = next((number for number, part in enumerate(loc) if _is_alternative(part)), len(loc) - told_apart)
+        unions.setdefault(loc[:place], []).append(fault | {"loc": loc[:place] + loc[place + 1 :]})
+    return [fault for place, group in unions.items() for fault in _of_union(place, group)]
+
+
+def _of_union(place: tuple[str | int, ...], faults: list[Any]) -> list[Any]:
+    """What is wrong inside the alternative that has the value's form; if none has it, what was expected."""
+    inside = [fault for fault in faults if len(fault["loc"]) > len(place)]
+    if inside or len(faults) == 1:
+        return inside or faults
+    finite = [fault for fault in faults if fault["type"] == "finite_number"]
+    expected = dict.fromkeys(fault["msg"].removeprefix(EXPECTED) for fault in finite or faults)
+    return [faults[0] | {"msg": EXPECTED + " or ".join(expected)}]
+
+
 def _describe(schema: type[Section], fault: Any) -> str:
-    loc = [part for part in fault["loc"] if not _is_alternative(part)]
+    loc = fault["loc"]
     where = ".".join(str(part) for part in loc)
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key; {_hint(schema, loc)}"
@@ -130,12 +156,13 @@ def _describe(schema: type[Section], fault: Any) -> str:
         return f"{where}: is required"
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list").replace("Tuple", "List")
     got = "" if fault["type"] == "value_error" else f" (got {reprlib.repr(fault['input'])})"
-    return f"{where}: {message}{got}" if where else f"{message}{got}"
+    separator = "." if isinstance(fault.get("ctx", {}).get("error"), KeyedError) else ": "
+    return f"{where}{separator}{message}{got}" if where else f"{message}{got}"
 
 
 def _is_alternative(part: str | int) -> bool:
     """Whether pydantic put a part into a location to tell the alternatives of a union apart, e.g. ``tuple[float]``."""
-    return isinstance(part, str) and part.startswith(("literal[", "tuple[", "list[", "constrained-"))
+    return isinstance(part, str) and part.startswith(("literal[", "tuple[", "list[", "constrained-", "[key]"))
 
 
 def _hint(schema: type[Section], loc: Sequence[str | int]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from boom_ray.config.methods import PARAMETERS
-from boom_ray.config.section import Section, runtime
+from boom_ray.config.section import KeyedError, Section, runtime
 
 Weights = Literal["equal", "size"] | tuple[float, ...]
 
@@ -20,9 +22,7 @@ class RuleConfig(Section):
     tensors: tuple[str, ...] = Field(
         ("*",), min_length=1, description="tensor names with wildcards, e.g. [embeddings.*, '*.LayerNorm.*']"
     )
-    layers: str | None = Field(
-        None, pattern=r"^\d+(-\d+)?$", description="only tensors of these layers: a number or a range, e.g. 0-5"
-    )
+    layers: str | None = Field(None, description="only tensors of these layers: a number or a range, e.g. 7 or 0-5")
     weights: Weights | None = Field(None, description="as merge.weights")
     parameters: dict[str, bool | int | float | str] = Field({}, description="as merge.parameters")
 
@@ -31,10 +31,32 @@ class RuleConfig(Section):
     def _one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("layers")
+    @classmethod
+    def _range(cls, value: str | None) -> str | None:
+        if value is not None:
+            found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", value)
+            if found is None:
+                raise ValueError(f"layers are a number or a range, e.g. 7 or 0-5 (got {value!r})")
+            if found[2] and int(found[1]) > int(found[2]):
+                raise ValueError(f"the range {value} ends before it begins; write {found[2]}-{found[1]}")
+        return value
+
     @field_validator("weights")
     @classmethod
     def _weights(cls, value: Weights | None) -> Weights | None:
         return None if value is None else check_weights(value)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.weights is None and not self.parameters:
+            raise ValueError("the rule changes nothing; give it weights or parameters, or remove it")
+        return self
 
 
 class ProbeConfig(Section):
@@ -94,28 +116,42 @@ class MergeConfig(Section):
     @model_validator(mode="after")
     def _parameters(self) -> Self:
         self.complete_parameters({})
-        for rule in self.rules:
-            self.complete_parameters(rule.parameters)
+        for number, rule in enumerate(self.rules):
+            try:
+                self.complete_parameters(rule.parameters)
+            except KeyedError as error:
+                raise KeyedError(f"rules.{number}.{error.key}", error.message) from None
         return self
 
     def complete_parameters(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters of the method with their values, some of them changed by a rule.
 
         Raises:
-            ValueError: an unknown parameter or a value out of bounds.
+            KeyedError: an unknown parameter, a value out of bounds, or values that do not go together.
         """
-        schema = PARAMETERS[self.method]
-        given = {**self.parameters, **changes}
-        for name in given:
-            if name not in schema.model_fields:
-                known = ", ".join(schema.model_fields) or "none"
-                raise ValueError(f"{self.method} has no parameter {name}; its parameters: {known}")
-        try:
-            return schema.model_validate(given).model_dump()
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(["parameters", *(str(part) for part in fault["loc"])])
-            raise ValueError(f"{where}: {fault['msg'].removeprefix('Value error, ')}") from None
+        return complete_parameters(self.method, {**self.parameters, **changes})
+
+
+def complete_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a method with their values, those that are not given by default.
+
+    Raises:
+        KeyedError: an unknown parameter, a value out of bounds, or values that do not go together.
+    """
+    schema = PARAMETERS[method]
+    for name in given:
+        if name not in schema.model_fields:
+            near = difflib.get_close_matches(name, schema.model_fields, n=1, cutoff=0.6)
+            known = f"its parameters: {', '.join(schema.model_fields) or 'none'}"
+            known = f"did you mean {near[0]}?" if near else known
+            raise KeyedError(f"parameters.{name}", f"{method} has no parameter {name}; {known}")
+    try:
+        return schema.model_validate(dict(given)).model_dump()
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(["parameters", *(str(part) for part in fault["loc"])])
+        got = "" if fault["type"] == "value_error" else f" (got {reprlib.repr(fault['input'])})"
+        raise KeyedError(where, fault["msg"].removeprefix("Value error, ") + got) from None
 
 
 def check_weights(weights: Weights) -> Weights:

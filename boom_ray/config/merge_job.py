@@ -21,9 +21,7 @@ MODEL_FORMS = "a local folder, artifact:KIND/KEY of the store, a hub name, or em
 class MemberConfig(Section):
     """One model to merge; a text alone is its path."""
 
-    path: str = Field(
-        min_length=1, description=f"{MODEL_FORMS}: sentence-transformers, transformers, or a LoRA adapter over base"
-    )
+    path: str = Field(min_length=1, description=f"{MODEL_FORMS}; sentence-transformers, transformers or LoRA adapter")
     name: str | None = Field(None, pattern=NAME, description="what it is called in reports; null: its folder's name")
     examples: int | None = Field(
         None, ge=0, description="examples it was trained on, for weights: size; null: as its artifact says"
@@ -83,7 +81,7 @@ class MergeJobConfig(Section):
     loss: LossConfig = Field(LossConfig(), description="training loss, for methods that look at data")
     evaluation: EvaluationConfig = Field(
         EvaluationConfig(),
-        description="what members, base and merged model are scored on; greedy_soup needs in_domain",
+        description="what members, base and merged model are scored on; greedy_soup needs selection",
     )
     tracking: TrackingConfig = Field(TrackingConfig(), description="where it is logged")
     cluster: ClusterConfig = Field(ClusterConfig(), description="where it runs")

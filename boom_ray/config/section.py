@@ -23,6 +23,20 @@ class Section(BaseModel):
         return result
 
 
+class KeyedError(ValueError):
+    """A fault of a key inside the section that a validator looks at as a whole.
+
+    Attributes:
+        key: the key with dots, counted from that section.
+        message: what is wrong with it.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        """The text is both."""
+        super().__init__(f"{key}: {message}")
+        self.key, self.message = key, message
+
+
 def runtime(default: Any, description: str, **constraints: Any) -> Any:
     """A field that says how or where something runs and never changes the result; it is in no artifact's key."""
     return Field(default, description=description, json_schema_extra={"runtime": True}, **constraints)

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +26,7 @@ from boom_ray.corpus.examples import Example, to_example
 from boom_ray.corpus.readers import BadRow, Reader
 from boom_ray.corpus.schema import EXAMPLES
 from boom_ray.corpus.sources import Fragment
+from boom_ray.disk import is_owner_gone, owned_name
 from boom_ray.errors import DataError, StoreError
 from boom_ray.hashing import digest
 from boom_ray.store import Store
@@ -220,7 +218,7 @@ def stage(
     for place in store.fs.glob(f"{root}/*/{COMPLETE}"):
         return Stage(store, str(place).removesuffix(f"/{COMPLETE}"))
     _remove_abandoned(store, root)
-    result = Stage(store, f"{root}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    result = Stage(store, f"{root}/{owned_name()}")
     try:
         store.fs.makedirs(result.path, exist_ok=True)
         with _watch(result, [plan.key for plan in plans], progress):
@@ -296,16 +294,5 @@ def _counted(result: Stage, key: str) -> list[str]:
 def _remove_abandoned(store: Store, root: str) -> None:
     """Delete unfinished passes of processes of this machine that are gone."""
     for place in store.fs.glob(f"{root}/*"):
-        host, process, _ = str(place).rsplit("/", 1)[1].rsplit("-", 2)
-        if host == socket.gethostname() and not _alive(int(process)):
+        if is_owner_gone(str(place).rsplit("/", 1)[1]):
             store.fs.rm(place, recursive=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -25,7 +25,7 @@ def check_tasks(config: EvaluationConfig) -> None:
     Raises:
         EvaluationError: names file and line of every faulty folder, and every task that mteb does not know.
     """
-    task_sizes(config.tasks)
+    task_sizes(config.all_tasks)
 
 
 def task_sizes(tasks: Iterable[TaskConfig]) -> dict[str, int]:
@@ -123,10 +123,10 @@ def evaluation_texts(config: EvaluationConfig) -> dict[str, U64]:
     Raises:
         EvaluationError: a folder is faulty.
     """
-    named = [task.name for task in config.tasks if task.path is None]
+    named = [task.name for task in config.all_tasks if task.path is None]
     if named:
         log.warning("The texts of mteb's own tasks are not compared with the training data: %s.", ", ".join(named))
-    return {task.name: _text_keys(task) for task in config.tasks if task.path is not None}
+    return {task.name: _text_keys(task) for task in config.all_tasks if task.path is not None}
 
 
 def _text_keys(task: TaskConfig) -> U64:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from boom_ray import IMPORTED
 from boom_ray.config import Section, load_config, to_yaml
 from boom_ray.errors import BoomError
 from boom_ray.runtime import cause, interrupt_on_sigterm
@@ -63,9 +65,12 @@ def command(schema: type[S], flow: Callable[[S], int], description: str, argv: S
         return INTERRUPTED
 
 
-def main(schema: type[S], flow: Callable[[S], int], description: str) -> None:
-    """Run `command` and end the process, without waiting for threads that an interrupt left behind."""
-    code = command(schema, flow, description)
+def main(schema: type[S], flow: Callable[..., int], description: str) -> None:
+    """Run `command` and end the process, without waiting for threads that an interrupt left behind.
+
+    The flow is also told when the process began (``started``): people wait for its imports too.
+    """
+    code = command(schema, functools.partial(flow, started=IMPORTED), description)
     sys.stdout.flush()
     sys.stderr.flush()
     if code == INTERRUPTED:

@@ -19,7 +19,7 @@ GATHERED = {
     "fisher": "the members' Fisher information",
     "activations": "products of the members' activations",
     "probe": "weights learned by gradient descent",
-    "scores": "scores of the members and of up to M - 1 soups on evaluation.in_domain",
+    "scores": "scores of the members and of up to M - 1 soups on evaluation.selection",
 }
 """What is gathered before the merge, by `Method.needs`."""
 
@@ -62,7 +62,7 @@ def _rules(recipe: Recipe, opened: Opened) -> Iterator[str]:
         if rule.weights is not None:
             what.append(f"weights {', '.join(f'{weight:.4g}' for weight in rule.weights)}")
         matched = sum(rule.matches(key) for key in keys)
-        yield f"rule {number}       {where}: {matched} of {len(keys)} tensors, {', '.join(what) or 'as all others'}"
+        yield f"rule {number}       {where}: {matched} of {len(keys)} tensors, {', '.join(what)}"
 
 
 def _coefficient_lines(

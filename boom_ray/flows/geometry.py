@@ -15,7 +15,10 @@ from boom_ray.merging.recipe import Recipe, resolve
 from boom_ray.tracking import Run
 
 FOLDER = "geometry"
-SHORT = ("cosine_mean", "angle_most", "relative_length", "sign_agreement", "kept_linear", "kept_recipe")
+SHORT = (
+    *("cosine_mean", "angle_most", "relative_length", "sign_agreement"),
+    *("kept_linear", "kept_sign_election", "kept_recipe"),
+)
 """Columns that are shown on the screen; of the whole model they are metrics in MLflow too."""
 
 

@@ -172,9 +172,9 @@ def _hashed(store: Store, ref: MemberRef, base: str, compute: bool, report: Repo
     if not compute or (is_adapter(folder) and not base):
         return ref
     size = sum(state[1] for state in states if state[0] != "base")
-    report(Event("merge", f"hash of {ref.name}", 0, size))
+    report(Event("merge", f"hash of {ref.name}", 0, size, measure="bytes"))
     found = adapter_fingerprint(folder, base) if is_adapter(folder) else weights_fingerprint(folder)
-    report(Event("merge", f"hash of {ref.name}", size, size))
+    report(Event("merge", f"hash of {ref.name}", size, size, measure="bytes"))
     newest = max((state[2] for state in states if len(state) > 2), default=0)
     if time.time_ns() - newest > SETTLED_S * 1e9:
         store.materialize(HASHED, spec, {}, lambda draft: _keep(draft, found))

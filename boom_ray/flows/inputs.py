@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from boom_ray.config import CorpusConfig, EmbeddedConfig, MergeJobConfig, RunConfig
+from boom_ray.config import CorpusConfig, EmbeddedConfig, EvaluationConfig, MergeJobConfig, RunConfig
+from boom_ray.corpus import hub
 from boom_ray.corpus.embedded import embedded_artifact
-from boom_ray.errors import ConfigError
+from boom_ray.corpus.sources import locate
+from boom_ray.errors import ConfigError, EvaluationError
+from boom_ray.evaluation.folders import task_files
 from boom_ray.events import Report
 from boom_ray.model.folder import max_sequence_length, prompts_digest, resolve_base, weights_fingerprint
 from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json
@@ -55,6 +58,26 @@ def load_base(config: RunConfig) -> BaseSource:
     )
 
 
+def check_sources(corpus: CorpusConfig | None, evaluation: EvaluationConfig) -> None:
+    """Check that the files of datasets and tasks are there, before anything is started; their content comes later.
+
+    Names on the hub, mteb's own tasks and the embedded text are not looked for.
+
+    Raises:
+        DataError: a dataset has no files.
+        EvaluationError: a task's folder lacks one.
+    """
+    for dataset in corpus.datasets if corpus else ():
+        on_hub = dataset.format == "huggingface" and not hub.is_local(dataset.source)
+        if not dataset.source.startswith(PREFIX) and not on_hub:
+            locate(dataset)
+    for task in evaluation.all_tasks:
+        files = task_files(task) if task.path and not task.path.startswith(PREFIX) else []
+        missing = next((file for file in files if not file.exists()), None)
+        if missing is not None:
+            raise EvaluationError(f"Task {task.name}: {missing} does not exist.")
+
+
 def with_embedded(store: Store, config: C, report: Report) -> C:
     """The configuration with every ``embedded:NAME`` replaced by a path; builds the embedded text if it is used.
 
@@ -63,7 +86,7 @@ def with_embedded(store: Store, config: C, report: Report) -> C:
     """
     corpus: CorpusConfig | None = config.corpus
     sources = [dataset.source for dataset in corpus.datasets] if corpus else []
-    paths = [task.path or "" for task in config.evaluation.tasks]
+    paths = [task.path or "" for task in config.evaluation.all_tasks]
     if not any(name.startswith(PREFIX) for name in [*sources, *paths]):
         return config
     artifact = embedded_artifact(store, corpus.embedded if corpus else EmbeddedConfig(), report)
@@ -75,7 +98,7 @@ def with_embedded(store: Store, config: C, report: Report) -> C:
         )
         update["corpus"] = corpus.model_copy(update={"datasets": placed})
     groups: dict[str, Any] = {}
-    for group in ("in_domain", "out_of_domain"):
+    for group in ("in_domain", "out_of_domain", "selection"):
         groups[group] = tuple(
             task.model_copy(update={"path": _path(artifact, task.path, "tests", "")} if task.path else {})
             for task in getattr(config.evaluation, group)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from boom_ray.config import MergeJobConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
+from boom_ray.errors import MergeError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation
 from boom_ray.flows.dry_run import geometry_line, plan_lines
 from boom_ray.flows.ingredients import find_models, with_fingerprints
-from boom_ray.flows.inputs import with_embedded
+from boom_ray.flows.inputs import check_sources, with_embedded
 from boom_ray.flows.merge_record import MergeRecorder
 from boom_ray.flows.preparing import (
     FROM_DATA,
@@ -24,6 +26,7 @@ from boom_ray.flows.preparing import (
     model_ref,
     prepare,
 )
+from boom_ray.flows.summary import check_link
 from boom_ray.flows.workspace import Workspace, store_root, workspace
 from boom_ray.merging.geometry.portrait import find_portrait, portrait_job
 from boom_ray.merging.job import MergeInputs, MergeJob
@@ -35,8 +38,12 @@ from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json
 from boom_ray.store import Artifact, Store
 
 
-def merge_models(config: MergeJobConfig) -> int:
+def merge_models(config: MergeJobConfig, started: float | None = None) -> int:
     """Merge the configured models; with ``dry_run``, say how and end.
+
+    Args:
+        config: the models and the recipe.
+        started: when the job began, by ``time.monotonic``; now by default.
 
     Returns:
         Exit code: 0, or 1 when an evaluation task failed.
@@ -45,22 +52,25 @@ def merge_models(config: MergeJobConfig) -> int:
         BoomError: what stopped it. All that can be checked from headers and configuration is checked first, before
             anything is started or written.
     """
+    began = time.monotonic() if started is None else started
     check_ground(config.merge, config.base is not None, config.corpus is not None, config.evaluation)
+    check_sources(config.corpus if gathered(config.merge) & FROM_DATA else None, config.evaluation)
     store = Store(store_root(config.store))
+    check_link(store, config.name)
     found = find_models(store, config)
     lines = _plan(store, with_fingerprints(store, found, compute=False), config)
     if config.dry_run:
         sys.stdout.write("\n".join([f"Plan of {config.name}; nothing was written.", *lines, ""]))
         return 0
     with workspace(config.store, config.tracking, config.cluster) as space:
-        check_scores(_stages(space, with_fingerprints(space.store, found, report=space), config))
+        check_scores(_stages(space, with_fingerprints(space.store, found, report=space), config, began))
     return 0
 
 
-def _stages(space: Workspace, inputs: MergeInputs, config: MergeJobConfig) -> Evaluation:
+def _stages(space: Workspace, inputs: MergeInputs, config: MergeJobConfig, started: float) -> Evaluation:
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
-    recorder = MergeRecorder(space, config, inputs)
+    recorder = MergeRecorder(space, config, inputs, started)
     ground = _ground(space, inputs, resolved)
     ready = prepare(space, inputs, config.merge, ground)
     recorder.geometry(ready)
@@ -73,7 +83,7 @@ def _stages(space: Workspace, inputs: MergeInputs, config: MergeJobConfig) -> Ev
 def _plan(store: Store, inputs: MergeInputs, config: MergeJobConfig) -> list[str]:
     """Check the models against one another and the recipe; the plan in words."""
     job = MergeJob(store, inputs, config.merge)
-    with job.opened() as opened:
+    with job.opened(measured=False) as opened:
         if opened.base is not None:
             align_base(opened.base, opened.members[0])
         plan = plan_merge(job, opened)
@@ -85,11 +95,22 @@ def _plan_lines(job: MergeJob, opened: Opened, plan: MergePlan) -> list[str]:
     refs = [*inputs.members, *([inputs.base] if inputs.base else [])]
     all_known = all(ref.fingerprint for ref in refs)
     drawing = portrait_job(job.store, inputs, job.config)
-    with drawing.opened(check=False) as looked_at:
+    with drawing.opened(check=job.config.geometry) as looked_at:
+        if job.config.geometry and looked_at.base is not None and opened.base is None:
+            _check_drawn_base(looked_at)
         nbytes = sum(info.nbytes for one in looked_at.models for info in one.tensors.values())
     drawn = all_known and find_portrait(drawing) is not None
     lines = plan_lines(job, opened, plan, gathered(job.config), all_known)
     return [*lines, geometry_line(job.config, nbytes, drawn)]
+
+
+def _check_drawn_base(opened: Opened) -> None:
+    """Check a base that only the geometry report reads."""
+    assert opened.base is not None
+    try:
+        align_base(opened.base, opened.members[0])
+    except MergeError as error:
+        raise MergeError(f"{error} Here only the geometry report reads it; or set merge.geometry=false.") from None
 
 
 def _ground(space: Workspace, inputs: MergeInputs, config: MergeJobConfig) -> Ground:

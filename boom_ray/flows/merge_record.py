@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from boom_ray.config import MergeJobConfig, to_yaml
+from boom_ray.config import MergeJobConfig, RunConfig, to_yaml
 from boom_ray.evaluation.report import Row, markdown, table
 from boom_ray.evaluation.scores import Evaluation
 from boom_ray.flows.geometry import report_geometry, short_table
@@ -26,6 +24,7 @@ from boom_ray.tracking import Run
 
 NOT_IN_RESULT = ("store", "tracking", "cluster")  # where a run lies and is logged, not what it is
 FIGURES = ("tensors", "parameters", "bytes_read", "bytes_written", "memory_bound", "seconds")
+Described = RunConfig | MergeJobConfig
 MOST_ROWS = 40
 """Groups of tensors that the geometry table on the screen may have; deeper models show the whole only."""
 
@@ -34,13 +33,14 @@ def record_merge(run: Run, merged: Artifact, ready: Prepared) -> None:
     """Recipe, lineage and figures of a merge.
 
     Args:
-        run: takes the recipe as parameters and as ``recipe.json``, fingerprints as parameters, figures as metrics, and
-            what the method found before the merge as ``found.json``.
+        run: takes the recipe as parameters and as ``recipe.json``, fingerprints as parameters, figures as metrics, what
+            the method found before the merge as ``found.json``, and the data that it looked at for that as
+            ``looked_at.json``, and in short as parameters.
         merged: the merge.
         ready: its models and recipe.
     """
     inputs, figures = ready.inputs, merged.figures
-    lineage = {f"member {member.name}": member.fingerprint for member in inputs.members}
+    lineage = {f"member {member.name}": member.fingerprint for member in inputs.members} | lineage_of_data(ready)
     if inputs.base:
         lineage["base"] = inputs.base.fingerprint
     weights = dict(zip((member.name for member in inputs.members), merged.spec["weights"], strict=True))
@@ -54,18 +54,64 @@ def record_merge(run: Run, merged: Artifact, ready: Prepared) -> None:
     run.metrics(values)
     if ready.facts:
         run.text("found.json", json.dumps(ready.facts, indent=1))
+    if ready.looked_at:
+        run.text("looked_at.json", json.dumps(ready.looked_at, indent=1))
+        run.params({"looked_at": {name: ready.looked_at[name] for name in ("examples", "settings")}})
     learned = ready.facts.get("learned", {}).get("curve", [])
     now = int(time.time() * 1000)
     run.history([("probe_loss", loss, step, now) for step, loss in enumerate(learned)])
 
 
+def lineage_of_data(ready: Prepared) -> dict[str, str]:
+    """Corpus and statistics that a method looked at: fingerprint and keys by name; empty for methods that need none."""
+    seen = ready.looked_at
+    return {"corpus looked at": seen["corpus"]["fingerprint"], **seen["artifacts"]} if seen else {}
+
+
+def what_was_found(ready: Prepared) -> dict[str, str | float]:
+    """What the method found before the merge, for the card."""
+    facts = ready.facts
+    found: dict[str, str | float] = {f"selection score of {name}": one for name, one in facts.get("soups", {}).items()}
+    if "learned" in facts:
+        found |= {name: facts["learned"][name] for name in ("scale", "loss_before", "loss_after")}
+    return found
+
+
+def record_model(space: Workspace, run: Run, merged: Artifact, card: str, config: Described, started: float) -> Path:
+    """The merged model with its card: as an artifact, under a path that people can remember, and in MLflow.
+
+    Args:
+        space: the store.
+        run: takes the card as ``model_card.md`` and as its description, place and key of the model as tags, and the
+            job's seconds as ``wall_seconds``, unless this very model was there before: then they would tell how long a
+            look into the store takes.
+        merged: the merge.
+        card: the model card.
+        config: its name, and whether MLflow gets the model.
+        started: when the job began, by ``time.monotonic``; seconds.
+
+    Returns:
+        The model's folder.
+    """
+    before = space.store.finished("release")
+    released = release(space.store, merged, card)
+    folder = link_model(space.store, released.local() / MODEL, config.name)
+    run.text("model_card.md", card)
+    run.note(card.split("---\n", 2)[-1])
+    run.tags({"model": str(folder), "release": released.key})
+    if config.tracking.log_model:
+        run.model(released.local() / MODEL, "model", config.tracking.register_as)
+    if (released.kind, released.key) not in before:
+        run.metrics({"wall_seconds": time.monotonic() - started})
+    return folder
+
+
 class MergeRecorder:
     """The MLflow run of `jobs/merge.py`; the same configuration and models continue the same run."""
 
-    def __init__(self, space: Workspace, config: MergeJobConfig, inputs: MergeInputs) -> None:
-        """Open the run."""
-        self.space, self.config = space, config
-        self.started = time.monotonic()
+    def __init__(self, space: Workspace, config: MergeJobConfig, inputs: MergeInputs, started: float) -> None:
+        """Open the run; ``started`` is when the job began, by ``time.monotonic``."""
+        self.space, self.config, self.started = space, config, started
         decides = {name: value for name, value in config.identity().items() if name not in NOT_IN_RESULT}
         key = digest({"config": decides, "models": fingerprint_of_all(inputs)})
         self.run = space.tracker.run(key, config.name, tags={"stage": "merge", "store": space.store.root})
@@ -88,14 +134,7 @@ class MergeRecorder:
         rows = table(evaluation.scores)
         self._scores(rows)
         card = model_card(self._card(merged, ready, rows))
-        released = release(self.space.store, merged, card)
-        folder = link_model(self.space.store, released.local() / MODEL, self.config.name)
-        self.run.text("model_card.md", card)
-        self.run.note(card.split("---\n", 2)[-1])
-        self.run.tags({"model": str(folder), "release": released.key})
-        if self.config.tracking.log_model:
-            self.run.model(released.local() / MODEL, "model", self.config.tracking.register_as)
-        self.run.metrics({"wall_seconds": time.monotonic() - self.started})
+        folder = record_model(self.space, self.run, merged, card, self.config, self.started)
         self.run.end("FAILED" if evaluation.failures else "FINISHED")
         self.space.tracker.flush()
         say_summary(self.space, rows, folder, self.started)
@@ -128,8 +167,9 @@ class MergeRecorder:
             datasets={},
             prompts=_prompts(merged.local() / MODEL),
             scores=[means(row) for row in rows],
-            lineage=lineage,
-            found=_found(ready.facts),
+            lineage=lineage | lineage_of_data(ready),
+            found=what_was_found(ready),
+            looked_at=ready.looked_at,
         )
 
 
@@ -142,11 +182,3 @@ def _origin(path: str) -> str:
 def _prompts(folder: Path) -> dict[str, str]:
     path = folder / "config_sentence_transformers.json"
     return dict(read_json(path).get("prompts") or {}) if path.exists() else {}
-
-
-def _found(facts: Mapping[str, Any]) -> dict[str, str | float]:
-    """What the method found, for the card."""
-    found: dict[str, str | float] = {f"in-domain score of {name}": one for name, one in facts.get("soups", {}).items()}
-    if "learned" in facts:
-        found |= {name: facts["learned"][name] for name in ("scale", "loss_before", "loss_after")}
-    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from boom_ray.config import EvaluationConfig, MergeConfig, ModelConfig
@@ -54,11 +54,13 @@ class Prepared:
         inputs: the models and what was gathered about them.
         config: the recipe, with the weights that were found.
         facts: what was found, for MLflow and the card; JSON values.
+        looked_at: the training data that the method looked at before the merge, for the same; see `_looked_at`.
     """
 
     inputs: MergeInputs
     config: MergeConfig
     facts: dict[str, Any]
+    looked_at: dict[str, Any] = field(default_factory=dict)
 
 
 def gathered(config: MergeConfig) -> frozenset[str]:
@@ -71,7 +73,7 @@ def check_ground(config: MergeConfig, has_base: bool, has_corpus: bool, evaluati
     """Check that the configuration has what the method looks at.
 
     Raises:
-        ConfigError: no base, no corpus, or no in-domain task.
+        ConfigError: no base, no corpus, or no task to choose by.
     """
     needs, about = gathered(config), METHODS[config.method].base
     if not has_base and (about == "required" or (about == "optional" and config.base == "base")):
@@ -84,10 +86,10 @@ def check_ground(config: MergeConfig, has_base: bool, has_corpus: bool, evaluati
             f"merge.method={config.method} looks at training data: give corpus.datasets, e.g. those that the members "
             f"were trained on{', or merge.weights as numbers' if needs & SEARCHED else ''}."
         )
-    if "scores" in needs and not evaluation.in_domain:
+    if "scores" in needs and not evaluation.selection:
         raise ConfigError(
-            f"merge.method={config.method} compares scores: give evaluation.in_domain, tasks that are held out from "
-            f"training, or merge.weights as numbers."
+            f"merge.method={config.method} compares scores: give evaluation.selection, tasks that are neither trained "
+            f"on nor reported, or merge.weights as numbers."
         )
 
 
@@ -110,40 +112,73 @@ def prepare(space: Workspace, inputs: MergeInputs, config: MergeConfig, ground: 
 
 
 def _fisher(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
-    return replace(ready, inputs=replace(ready.inputs, fisher=_gather(space, ready, ground, gather_fisher)))
+    made = _gather(space, ready, ground, gather_fisher)
+    return replace(ready, inputs=replace(ready.inputs, fisher=_refs(ready, made)), looked_at=_looked_at(ground, made))
 
 
 def _activations(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
-    return replace(ready, inputs=replace(ready.inputs, activations=_gather(space, ready, ground, gather_activations)))
+    made = _gather(space, ready, ground, gather_activations)
+    inputs = replace(ready.inputs, activations=_refs(ready, made))
+    return replace(ready, inputs=inputs, looked_at=_looked_at(ground, made))
 
 
-def _gather(space: Workspace, ready: Prepared, ground: Ground, stage: Callable[..., Artifact]) -> list[MemberRef]:
+def _gather(space: Workspace, ready: Prepared, ground: Ground, stage: Callable[..., Artifact]) -> dict[str, Artifact]:
+    """What a stage gathers about every member, in their order, by a name for people."""
     probe = ready.config.probe
     resources = Resources(probe.gpus_per_actor, probe.actors)
-    refs = []
+    made = {}
     for member in ready.inputs.members:
         base = ready.inputs.base if is_adapter(space.store.resolve(member.path)) else None
         found = stage(space.store, member, ground.corpus, probe, ground.model, ground.loss, space, resources, base)
-        refs.append(MemberRef(member.name, found.place(WEIGHTS), found.key, member.examples))
-    return refs
+        made[f"{found.kind} of {member.name}"] = found
+    return made
+
+
+def _refs(ready: Prepared, made: Mapping[str, Artifact]) -> list[MemberRef]:
+    return [
+        MemberRef(member.name, found.place(WEIGHTS), found.key, member.examples)
+        for member, found in zip(ready.inputs.members, made.values(), strict=True)
+    ]
+
+
+def _looked_at(ground: Ground, made: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Which data was looked at, as JSON values.
+
+    Returns:
+        ``corpus`` (its key, fingerprint and examples by dataset), ``examples`` of the sample by dataset, ``settings``
+        that decide what was gathered, and ``artifacts``, name to key.
+    """
+    corpus = ground.corpus
+    assert corpus is not None  # see `check_ground`
+    one = next(iter(made.values()))  # every member was looked at with the same sample
+    rows = {name: int(facts["rows"]) for name, facts in corpus.figures["datasets"].items()}
+    return {
+        "corpus": {"key": corpus.key, "fingerprint": corpus.fingerprint, "examples": rows},
+        "examples": one.figures["examples"],
+        "settings": {name: one.spec[name] for name in ("sample", "loss", "learn") if name in one.spec},
+        "artifacts": {name: found.key for name, found in made.items()},
+    }
 
 
 def _learn(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
     inputs, config = ready.inputs, ready.config
     assert inputs.base is not None and ground.corpus is not None  # see `check_ground`
-    found = learn_weights(
+    made = learn_weights(
         *(space.store, inputs.members, inputs.base, ground.corpus, config.probe, ground.model, ground.loss, space),
         cpus=config.cpus or 1,
         gpus=config.probe.gpus_per_actor,
-    ).figures
+    )
+    found = made.figures
     parameters = {**config.parameters, "scale": found["scale"]}
     fixed = config.model_copy(update={"weights": tuple(found["weights"]), "parameters": parameters})
-    return replace(ready, config=fixed, facts={"learned": found})
+    looked_at = _looked_at(ground, {"learned weights": made})
+    return replace(ready, config=fixed, facts={"learned": found}, looked_at=looked_at)
 
 
 def _soup(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
     inputs, config = ready.inputs, ready.config
-    tasks = ground.evaluation.model_copy(update={"out_of_domain": ()})
+    chosen_by = ground.evaluation.selection
+    tasks = ground.evaluation.model_copy(update={"in_domain": chosen_by, "out_of_domain": (), "selection": ()})
     plain = config.model_copy(update={"method": "linear", "weights": "equal", "parameters": {}, "rules": ()})
     names = [member.name for member in inputs.members]
     found: dict[str, float] = {}
@@ -164,7 +199,8 @@ def _soup(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
 
     alone = scores([complete_ref(space, member, inputs, ground.model) for member in inputs.members])
     weights = greedy_soup(alone, soup)
-    return replace(ready, config=config.model_copy(update={"weights": weights}), facts={"soups": found})
+    facts = {"soups": found, "selection": [task.name for task in chosen_by]}
+    return replace(ready, config=config.model_copy(update={"weights": weights}), facts=facts)
 
 
 STEPS: dict[str, Callable[[Workspace, Prepared, Ground], Prepared]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -10,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Self
 from boom_ray.bags.overlap import Overlap
 from boom_ray.config import RunConfig, to_yaml
 from boom_ray.corpus.counts import counts_table
+from boom_ray.errors import StoreError
 from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
 from boom_ray.flows.geometry import report_geometry
 from boom_ray.flows.inputs import prompts
-from boom_ray.flows.merge_record import NOT_IN_RESULT, record_merge
+from boom_ray.flows.merge_record import NOT_IN_RESULT, lineage_of_data, record_merge, record_model, what_was_found
 from boom_ray.flows.pictures import bag_overlap, loss_curves, task_gains
 from boom_ray.flows.preparing import Prepared
-from boom_ray.flows.summary import link_model, means, say_summary, say_table
+from boom_ray.flows.summary import means, say_summary, say_table
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
 from boom_ray.merging.product.card import CardFacts, CardMember, model_card
-from boom_ray.merging.run import MODEL, release
 from boom_ray.store import Artifact
 from boom_ray.tracking import Run
-from boom_ray.training.worker import MemberJob
+from boom_ray.training.worker import KIND, MemberJob
 
 if TYPE_CHECKING:
     from boom_ray.flows.run import Result
@@ -32,10 +33,15 @@ if TYPE_CHECKING:
 class Recorder:
     """Writes a run into MLflow as it goes: a parent run, and a child per stage and member."""
 
-    def __init__(self, space: Workspace, config: RunConfig) -> None:
-        """Open the parent run; the same configuration continues the same run."""
-        self.space, self.config = space, config
-        self.started = time.monotonic()
+    def __init__(self, space: Workspace, config: RunConfig, started: float) -> None:
+        """Open the parent run; the same configuration continues the same run.
+
+        Args:
+            space: store, MLflow, and who listens to progress.
+            config: the run.
+            started: when it began, by ``time.monotonic``; seconds.
+        """
+        self.space, self.config, self.started = space, config, started
         decides = {name: value for name, value in config.identity().items() if name not in NOT_IN_RESULT}
         self.key = digest(decides)
         tags = {"stage": "run", "store": space.store.root}
@@ -43,12 +49,19 @@ class Recorder:
         self.parent.params(config.model_dump(mode="json"))
         self.parent.text("config.yaml", to_yaml(config))
         self._children: dict[str, Run] = {}
+        self._jobs: dict[str, MemberJob] = {}
+        self._ready: Prepared | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Runs of an unfinished job are ended by the tracker, which knows how the block ended."""
+        """Members that were trained have succeeded whatever came after; the tracker ends all other open runs."""
+        with contextlib.suppress(StoreError):  # the error that ends the block is the one to hear of
+            for name, job in self._jobs.items():
+                run = self.child("member", f"member {name}")
+                if not run.handle.ended and self.space.store.get(KIND, job.key) is not None:
+                    run.end()
 
     def child(self, stage: str, name: str, tags: Mapping[str, str] | None = None, key: str = "") -> Run:
         """The child run of a stage, or of one unit of it; another ``key`` (of an artifact) makes another run."""
@@ -89,6 +102,7 @@ class Recorder:
             stored = self.space.store.get("member", job.key)
             run = self.child("member", f"member {job.name}", {"key": job.key, "bag": job.bag_key}, job.key)
             run.params({"bag": job.name, **job.spec()["training"]})
+            self._jobs[job.name] = job
             if stored is None:
                 self.space.curves[job.name] = run
 
@@ -103,28 +117,24 @@ class Recorder:
                 now = int(time.time() * 1000)
                 run.history([("loss", loss, step, now) for step, loss in curve])
             run.params({key: member.figures[key] for key in ("steps", "examples", "seconds")})
+            run.end()
         self.parent.figure("loss_curves.png", loss_curves(curves))
 
     def merge(self, merged: Artifact, ready: Prepared) -> None:
         """The recipe and what it did, and how the members lie to one another."""
+        self._ready = ready
         run = self.child("merge", "merge", _lineage(merged))
         record_merge(run, merged, ready)
         if self.config.merge.geometry:
             report_geometry(self.space, run, ready.inputs, ready.config)
+        run.end()
 
     def finish(self, result: Result) -> None:
         """Scores, pictures, the model with its card, and the last words on the screen."""
         rows = table(result.evaluation.scores)
         self._scores(result, rows)
         card = model_card(self._card(result, rows))
-        released = release(self.space.store, result.merged, card)
-        folder = link_model(self.space.store, released.local() / MODEL, self.config.name)
-        self.parent.text("model_card.md", card)
-        self.parent.note(card.split("---\n", 2)[-1])
-        self.parent.tags({"model": str(folder), "release": released.key})
-        if self.config.tracking.log_model:
-            self.parent.model(released.local() / MODEL, "model", self.config.tracking.register_as)
-        self.parent.metrics({"wall_seconds": time.monotonic() - self.started})
+        folder = record_model(self.space, self.parent, result.merged, card, self.config, self.started)
         for run in [*(run for run in self._children.values() if not run.handle.ended), self.parent]:
             run.end("FAILED" if run is self.parent and result.evaluation.failures else "FINISHED")
         self.space.tracker.flush()
@@ -139,7 +149,9 @@ class Recorder:
         for row in rows:  # the same names on every model's run, so that MLflow's charts compare models
             name = str(row["model"])
             values = {f"scores/{key}": value for key, value in row.items() if isinstance(value, float)}
-            self._run_of(name).metrics(values)
+            run_of = self._run_of(name)
+            run_of.metrics(values)
+            run_of.end()
             if name == "merged":
                 self.parent.metrics(values)
         run.table("scores.csv", [dict(row) for row in rows])
@@ -168,6 +180,7 @@ class Recorder:
         ]
         lineage = {"corpus": result.corpus.key, "merge": result.merged.key}
         lineage |= {f"member {name}": member.key for name, member in result.members.items()}
+        ready = self._ready
         return CardFacts(
             name=self.config.name,
             base=self.config.model.base,
@@ -176,7 +189,9 @@ class Recorder:
             datasets={name: int(facts["rows"]) for name, facts in result.corpus.figures["datasets"].items()},
             prompts=prompts(self.config),
             scores=[means(row, result.baseline) for row in rows],
-            lineage=lineage,
+            lineage=lineage | (lineage_of_data(ready) if ready else {}),
+            found=what_was_found(ready) if ready else {},
+            looked_at=ready.looked_at if ready else {},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict, dataclass, replace
 
 from boom_ray.bags.overlap import Overlap
@@ -14,16 +15,18 @@ from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
-from boom_ray.flows.inputs import BaseSource, load_base, prompts, with_embedded
+from boom_ray.flows.inputs import BaseSource, check_sources, load_base, prompts, with_embedded
 from boom_ray.flows.preparing import Ground, check_ground, prepare
 from boom_ray.flows.record import Recorder
-from boom_ray.flows.workspace import Workspace, workspace
+from boom_ray.flows.summary import check_link
+from boom_ray.flows.workspace import Workspace, store_root, workspace
 from boom_ray.hashing import stream_key
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.probe.sample import LossSettings
-from boom_ray.merging.recipe import MemberRef
+from boom_ray.merging.reading.checkpoint import open_checkpoint
+from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.merging.run import MODEL, merge
-from boom_ray.store import Artifact
+from boom_ray.store import Artifact, Store
 from boom_ray.training.base import make_base
 from boom_ray.training.members import members_at_once, train_members
 from boom_ray.training.worker import MemberJob
@@ -55,8 +58,12 @@ class Result:
     overlap: Overlap
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, started: float | None = None) -> int:
     """Run every stage whose artifact does not exist yet, and say where things are.
+
+    Args:
+        config: the run.
+        started: when it began, by ``time.monotonic``; now by default.
 
     Returns:
         Exit code: 0, or 1 when an evaluation task failed.
@@ -64,7 +71,9 @@ def run(config: RunConfig) -> int:
     Raises:
         BoomError: what stopped it; finished artifacts stay in the store.
     """
-    with workspace(config.store, config.tracking, config.cluster) as space, Recorder(space, config) as recorder:
+    began = time.monotonic() if started is None else started
+    _check(config)
+    with workspace(config.store, config.tracking, config.cluster) as space, Recorder(space, config, began) as recorder:
         result = _stages(space, config, recorder)
         recorder.finish(result)
         if result.evaluation.failures:
@@ -73,13 +82,36 @@ def run(config: RunConfig) -> int:
     return 0
 
 
-def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
+def _check(config: RunConfig) -> None:
+    """What configuration and file names can tell, before anything is started or written."""
     check_ground(config.merge, True, True, config.evaluation)
+    resolve(config.merge, _as_planned(config))
+    check_sources(config.corpus, config.evaluation)
+    check_link(Store(store_root(config.store)), config.name)
+
+
+def _check_rules(config: RunConfig, base: Artifact) -> None:
+    """Members are saved as the base is, so its tensors' names are those that rules speak about."""
+    with open_checkpoint(base.local() / MODEL, "base") as opened:
+        keys = [key for key, info in opened.tensors.items() if info.dtype.is_floating_point]
+    resolve(config.merge, _as_planned(config)).check(keys)
+
+
+def _as_planned(config: RunConfig) -> list[MemberRef]:
+    """The members as far as they are known before training: their names, and their sizes in proportion."""
+    bags = config.bags.resolved()
+    ratios = {bag.name: bag.ratio or 0.0 for bag in bags}
+    shares = {bag.name: 1 - ratios[bag.complement_of] if bag.complement_of else ratios[bag.name] for bag in bags}
+    return [MemberRef(name, "", "", round(share * 1_000_000)) for name, share in shares.items()]
+
+
+def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     members_at_once(config.training.resources, 1, config.cluster.autoscaling)
     source = load_base(config)
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
     base = make_base(space.store, source.job(config), space)
+    _check_rules(config, base)
     held_out = evaluation_texts(resolved.evaluation) if config.corpus.decontaminate else {}
     tokenizer = TokenizerSpec(source.tokenizer_json, config.model)
     corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space)

@@ -8,24 +8,49 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from boom_ray.errors import ConfigError
 from boom_ray.evaluation.report import Row
 from boom_ray.evaluation.scores import GROUPS
 from boom_ray.flows.workspace import Workspace
 from boom_ray.progress import render_table
 from boom_ray.store import Store
 
+MODELS = "models"
 BASELINE_NOTE = "100 % = batch-level shuffling"
 
 
+def check_link(store: Store, name: str) -> None:
+    """Check that `link_model` will be able to, before there is work to lose.
+
+    Raises:
+        ConfigError: something else has the place of the link.
+    """
+    link = Path(store.root) / MODELS / name
+    if store.is_local and link.exists() and not link.is_symlink():
+        raise ConfigError(
+            f"{link} is where the link to the merged model belongs, and something else is there. Move it away, or "
+            f"give the run another name."
+        )
+
+
 def link_model(store: Store, folder: Path, name: str) -> Path:
-    """A path that people can remember, ``<store>/models/<name>``, where the store is a directory; else the folder."""
+    """A path that people can remember, ``<store>/models/<name>``, where the store is a directory; else the folder.
+
+    Raises:
+        ConfigError: something else is there; nothing was changed.
+    """
     if not store.is_local:
         return folder
-    link = Path(store.root) / "models" / name
+    check_link(store, name)
+    link = Path(store.root) / MODELS / name
     link.parent.mkdir(exist_ok=True)
     fresh = link.with_name(f".{link.name}-{os.getpid()}")
-    fresh.symlink_to(os.path.relpath(folder, link.parent))
-    fresh.replace(link)
+    fresh.unlink(missing_ok=True)
+    try:
+        fresh.symlink_to(os.path.relpath(folder, link.parent))
+        fresh.replace(link)
+    finally:
+        fresh.unlink(missing_ok=True)
     return link
 
 

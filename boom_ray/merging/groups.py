@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from boom_ray.disk import new_draft
 from boom_ray.errors import BoomError
 from boom_ray.events import Event, Report, silent
 from boom_ray.merging.job import MOST_THREADS, FileResult, MergeJob, merge_files
 from boom_ray.merging.stream import SavedFile
 from boom_ray.runtime import cause, event_queue, nodes_resources
-from boom_ray.store import Draft, Store
+from boom_ray.store import ARTIFACT, Draft, Store
 
 LONG_BYTES = 1 << 30
 """Merges that read less take seconds and report only their end: a queue for events takes longer to start."""
 RETRIES = 3
 PART = ".part-"
+STOPPING_S = 60.0
+"""Longest wait for tasks to end that are not needed any more."""
 T = TypeVar("T")
 
 
@@ -37,7 +40,8 @@ def on_cluster(job: MergeJob, function: Callable[[MergeJob, Report], T], report:
         nbytes: bytes that it reads.
     """
     with _queue(report, nbytes) as queue:
-        result: T = _result(_remote(job, "merge", places(job)[0]).remote(_call, job, function, queue))
+        reserved = with_cpus(job)
+        result: T = _result(_remote(reserved, "merge", places(job)[0]).remote(_call, reserved, function, queue))
     return result
 
 
@@ -62,30 +66,45 @@ def spread(
         report: told the bytes of the finished files.
     """
     total, done, result = sum(file.nbytes for file in files), 0, FileResult()
-    shared = ray.put(job)  # what is known about many tensors travels once per machine
-    nodes = itertools.cycle(places(job))
+    reserved, nodes = with_cpus(job), itertools.cycle(places(job))
+    shared = ray.put(reserved)  # what is known about many tensors travels once per machine
     waiting = {
-        _remote(job, f"merge {file.name}", next(nodes)).remote(_merge_file, shared, file, key, draft.path, folder): file
+        _remote(reserved, f"merge {file.name}", next(nodes)).remote(
+            _merge_file, shared, file, key, draft.path, folder
+        ): file
         for file in files
     }
-    while waiting:
-        ready, _ = ray.wait(list(waiting), num_returns=1)
-        file = waiting.pop(ready[0])
-        result.add(_result(ready[0]))
-        done += file.nbytes
-        if not job.store.is_local:
-            draft.placed[_name(folder, file)] = job.store.uploaded_size("merge", key, _name(folder, file))
-        report(Event("merge", "merged", done, total))
-    for part in draft.path.glob(f"{PART}*"):  # of tasks that were killed
-        shutil.rmtree(part, ignore_errors=True)
+    if not job.store.is_local:
+        draft.placed |= {_name(folder, file): 0 for file in files}  # so that a failure takes back what went up
+    try:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1)
+            file = waiting.pop(ready[0])
+            result.add(_result(ready[0]))
+            done += file.nbytes
+            if not job.store.is_local:
+                draft.placed[_name(folder, file)] = job.store.uploaded_size("merge", key, _name(folder, file))
+            report(Event("merge", "merged", done, total, measure="bytes"))
+    finally:
+        _stop(list(waiting))
+        for part in draft.path.glob(f"{PART}*"):  # of tasks that were killed
+            shutil.rmtree(part, ignore_errors=True)
     return result
+
+
+def _stop(references: Sequence[Any]) -> None:
+    """End tasks whose result nobody wants any more, and wait until none of them writes."""
+    for reference in references:
+        ray.cancel(reference, force=True)
+    if references:
+        ray.wait(list(references), num_returns=len(references), timeout=STOPPING_S)
 
 
 def _merge_file(job: MergeJob, file: SavedFile, key: str, draft: Path, folder: str) -> FileResult:
     """Merge one file beside its place and move it there: into the draft that all machines see, or up into the store."""
     local = job.store.is_local
     parent = draft if local else job.store.scratch
-    part = Path(tempfile.mkdtemp(prefix=PART, dir=parent))
+    part = new_draft(parent, PART)
     try:
         with job.opened(check=False) as opened:
             result = merge_files(job, opened, [file], part, silent, file.nbytes)
@@ -124,17 +143,22 @@ def cpus(job: MergeJob) -> int:
     return max(1, min([MOST_THREADS, *found]))
 
 
-def places(job: MergeJob) -> list[str | None]:
-    """Machines that tasks should run on: those that have most bytes of the models; [None] when it makes no difference.
+def with_cpus(job: MergeJob) -> MergeJob:
+    """The same merge with as many threads as its tasks reserve CPUs."""
+    return dataclasses.replace(job, config=job.config.model_copy(update={"cpus": cpus(job)}))
 
-    Files on a disk of one machine can be read there only; artifacts of a remote store are copied to each machine that
-    reads them, so machines that have their copies come first.
+
+def places(job: MergeJob) -> list[str | None]:
+    """Machines that tasks should run on, those with most bytes of the models first; [None] with one machine.
+
+    Folders on a disk of one machine can be read there only. Artifacts of a remote store can be read by all, and are
+    copied to each machine that does; machines that have copies come first.
     """
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     if len(nodes) < 2:
         return [None]
     refs = [*job.inputs.members, *([job.inputs.base] if job.inputs.base else [])]
-    ask, paths = ray.remote(_bytes_here), [ref.path for ref in refs]
+    ask, paths = ray.remote(_here), [ref.path for ref in refs]
     there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
     asked = {
         node: ask.options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(job.store, paths)
@@ -144,14 +168,27 @@ def places(job: MergeJob) -> list[str | None]:
     for node, reference in asked.items():
         with contextlib.suppress(ray.exceptions.RayError):  # a machine that has just gone has nothing
             found[node] = ray.get(reference)
-    most = max(found.values(), default=0)
-    return [node for node, size in found.items() if size == most and most > 0] or [None]
+    return ranked(found)
 
 
-def _bytes_here(store: Store, paths: Sequence[str]) -> int:
-    """Bytes of the models' files that this machine can read without copying them."""
+def ranked(found: Mapping[str, tuple[int, int]]) -> list[str | None]:
+    """Machines that can read most models, by the bytes that they need not copy.
+
+    Args:
+        found: machine to the number of models that it can read, and the bytes of them that are there.
+    """
+    most = max((readable for readable, _ in found.values()), default=0)
+    able = [node for node, (readable, _) in found.items() if readable == most]
+    best = sorted(able, key=lambda node: -found[node][1])
+    return [*best] if best else [None]
+
+
+def _here(store: Store, paths: Sequence[str]) -> tuple[int, int]:
+    """Number of models that this machine can read, and bytes of their files that it need not copy for that."""
     folders = [store.local_folder(path) for path in paths]
-    return sum(file.stat().st_size for folder in folders if folder for file in folder.rglob("*") if file.is_file())
+    readable = sum(folder is not None or path.startswith(ARTIFACT) for folder, path in zip(folders, paths, strict=True))
+    files = [file for folder in folders if folder for file in folder.rglob("*") if file.is_file()]
+    return readable, sum(file.stat().st_size for file in files)
 
 
 @contextlib.contextmanager

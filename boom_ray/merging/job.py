@@ -14,6 +14,7 @@ from boom_ray.errors import MergeError
 from boom_ray.events import Report
 from boom_ray.merging.reading.agreement import check_members
 from boom_ray.merging.reading.checkpoint import Checkpoint, open_checkpoint, open_weights
+from boom_ray.merging.reading.measured import check_activations, check_fisher
 from boom_ray.merging.recipe import MemberRef, Recipe, resolve
 from boom_ray.merging.stream import Known, Opened, SavedFile, TensorMerger, write_file
 from boom_ray.merging.tensors.space import F64
@@ -75,8 +76,12 @@ class MergeJob:
         return self.config.chunk_mb << 20
 
     @contextlib.contextmanager
-    def opened(self, check: bool = True) -> Iterator[Opened]:
+    def opened(self, check: bool = True, measured: bool = True) -> Iterator[Opened]:
         """The models, open, and checked against one another.
+
+        Args:
+            check: whether they are; not needed again for each file of one merge.
+            measured: whether statistics gathered from data must be there already.
 
         Raises:
             MergeError: members that do not fit together, or rules that match nothing.
@@ -99,13 +104,23 @@ class MergeJob:
             if check:
                 check_members(members, recipe.output_dtype)
                 recipe.check(key for key, info in members[0].tensors.items() if info.dtype.is_floating_point)
-            yield Opened(
+            found = Opened(
                 members,
                 [ref.fingerprint for ref in self.inputs.members],
                 base if recipe.uses_base else None,
                 [weights(ref) for ref in self.inputs.fisher],
                 [weights(ref) for ref in self.inputs.activations],
             )
+            if check and measured:
+                _check_measured(found, recipe)
+            yield found
+
+
+def _check_measured(opened: Opened, recipe: Recipe) -> None:
+    if "fisher" in recipe.needs:
+        check_fisher(opened.members, opened.fisher)
+    if "activations" in recipe.needs:
+        check_activations(opened.members, opened.activations)
 
 
 @dataclass

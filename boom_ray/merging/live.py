@@ -7,6 +7,7 @@ recipe is then computed from them by the same methods as a merge on disk, and co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,12 +17,16 @@ from boom_ray.merging.reading.agreement import align_base
 from boom_ray.merging.reading.checkpoint import Checkpoint, TensorInfo
 from boom_ray.merging.recipe import Recipe
 from boom_ray.merging.stream import Known, Opened, rounded, stacked
-from boom_ray.merging.tensors.vectors import MemoryVectors, Pool, Strip
+from boom_ray.merging.tensors.magnitudes import Histograms
+from boom_ray.merging.tensors.sources import Place, arithmetic
+from boom_ray.merging.tensors.vectors import MemoryVectors, Pool, Strip, diverged
 from boom_ray.merging.tensors.whole import WholeModel, whole_cuts, whole_space
 from boom_ray.model.folder import modules
 
 UNITED = ("auto_model", "model", "transformer")
 """Names under which wrappers keep the transformers model."""
+Case = tuple[str, bool, torch.dtype]
+"""Key of a tensor, whether its vectors are differences from the base, and the type of the arithmetic."""
 
 
 class LiveMerger:
@@ -32,37 +37,59 @@ class LiveMerger:
         opened: the members and, for methods on differences, the base; may be closed afterwards.
         known: inner products from earlier passes, if there are any; missing ones are computed once.
         threads: threads on the CPU.
+        known_dtype: ``merge_dtype`` of the recipe that ``known`` was computed with; recipes with another one, or the
+            other kind of vectors, compute their own, so that the result never depends on what was known.
 
     Raises:
-        MergeError: the model lacks a tensor that the members have, or it has another shape.
+        MergeError: the model lacks a tensor that the members have, or it has another shape; a member or the base
+            holds NaN or infinity.
 
-    Memory: (members + base) x size of the model, on the model's device.
+    Memory: (members + base) x size of the model, on the model's device; kilobytes per tensor for what methods have
+    found out.
     """
 
-    def __init__(self, model: nn.Module, opened: Opened, known: Known | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        opened: Opened,
+        known: Known | None = None,
+        threads: int = 1,
+        known_dtype: str = "auto",
+    ) -> None:
         """Read all members."""
-        self._labels, self._known = opened.labels, known or Known()
+        self._labels, self._known, self._known_dtype = opened.labels, known or Known(), known_dtype
         self._targets = targets(model, opened.members[0])
         self._pool = Pool(threads)
         aligned = align_base(opened.base, opened.members[0]) if opened.base else {}
+        self._places: dict[str, list[Place]] = {}
         self._members: dict[str, list[torch.Tensor]] = {}
         self._base: dict[str, torch.Tensor] = {}
         self._activations = {key: stacked(opened.activations, key) for key in self._targets}
         self._fisher: dict[str, list[torch.Tensor]] = {}
         for key, target in self._targets.items():
-            self._members[key] = [_tensor(one, one.tensors[key], target.device) for one in opened.members]
+            places = [Place(one, one.tensors[key]) for one in opened.members]
+            self._members[key] = [_finite(place, key, target.device) for place in places]
             if opened.base:
-                self._base[key] = _tensor(opened.base, aligned[key], target.device)
+                places.append(Place(opened.base, aligned[key]))
+                self._base[key] = _finite(places[-1], key, target.device)
+            self._places[key] = places
             self._fisher[key] = [
                 _tensor(one, one.tensors[key], target.device) for one in opened.fisher if key in one.tensors
             ]
-        self._spaces: dict[tuple[str, bool], MemoryVectors] = {}
+        self._spaces: dict[Case, MemoryVectors] = {}
+        self._counted: dict[Case, dict[str, Any]] = {}
 
     def apply(self, recipe: Recipe) -> None:
         """Set the model's parameters to the merge of a recipe; 16-bit parameters are rounded once.
 
+        What is checked beforehand (base, rules) leaves the model as it was. An error in the middle, such as a value
+        that a parameter's type cannot hold, leaves parts of both: tensors before the one that it names, in the order
+        of the members' keys, have their new values, those after it the old ones, and that tensor may have some of
+        each. The next `apply` sets all of them again.
+
         Raises:
-            MergeError: a member holds NaN, or the recipe needs a base and there is none.
+            MergeError: the recipe needs a base and there is none, its rules do not fit the tensors, or a value does
+                not fit into the type of the arithmetic or of a parameter.
         """
         if recipe.uses_base and not self._base:
             raise MergeError(f"{recipe.method} needs the base; open it when the live merger is made.")
@@ -88,22 +115,35 @@ class LiveMerger:
             flat[strip.start : strip.start + len(values)] = values
 
         vectors.map(write, entry.rows_for(parameters))
+        self._fold(self._case(key, recipe), vectors)
+
+    def _case(self, key: str, recipe: Recipe) -> Case:
+        """What determines the vectors of a tensor; the arithmetic follows from the types in the files, as on disk."""
+        count = len(self._labels)
+        places = self._places[key] if recipe.uses_base else self._places[key][:count]
+        return key, recipe.uses_base, arithmetic(places, recipe.merge_dtype)
+
+    def _fold(self, case: Case, vectors: MemoryVectors) -> None:
+        """Keep a tensor's histograms in their short form: the long one has a quarter of a megabyte per member."""
+        counted = vars(vectors).pop("histograms", None)
+        if counted is not None and case not in self._counted:
+            self._counted[case] = counted.to_arrays()
 
     def _vectors(self, key: str, recipe: Recipe, whole: WholeModel | None) -> MemoryVectors:
         """Vectors of one tensor; those of earlier recipes are used again, with all that they have found out."""
-        found = self._spaces.get((key, recipe.uses_base))
+        case = self._case(key, recipe)
+        found = self._spaces.get(case)
         if found is None:
             base = self._base[key] if recipe.uses_base else None
-            tensors = self._members[key]
-            dtype = _arithmetic([*tensors, *([base] if base is not None else [])], recipe.merge_dtype)
-            found = MemoryVectors(key, tensors, base, self._labels, dtype, self._pool, self._fisher[key])
+            found = MemoryVectors(key, self._members[key], base, self._labels, case[2], self._pool, self._fisher[key])
             found.products = self._activations[key]
-            space = self._known.space(key, recipe.uses_base)
-            if space is not None:
-                found.know(space)
-            self._spaces[key, recipe.uses_base] = found
+            if (recipe.merge_dtype, recipe.uses_base) == (self._known_dtype, self._known.about_base):
+                found.know(self._known.space(key, recipe.uses_base))
+            self._spaces[case] = found
+        if case in self._counted and recipe.needs & {"magnitudes", "model_magnitudes"}:
+            found.know(histograms=Histograms.from_arrays(self._counted[case]))
         found.whole_model = whole
-        found.notes, found.least_rows = {}, 1
+        found.notes, found.least_rows = {}, recipe.entry.least_rows
         return found
 
     def _whole(self, recipe: Recipe) -> WholeModel | None:
@@ -115,7 +155,9 @@ class LiveMerger:
 
     def _all(self, recipe: Recipe) -> Iterator[MemoryVectors]:
         for key in self._targets:
-            yield self._vectors(key, recipe, None)
+            found = self._vectors(key, recipe, None)
+            yield found
+            self._fold(self._case(key, recipe), found)
 
 
 def targets(model: nn.Module, member: Checkpoint) -> dict[str, torch.Tensor]:
@@ -146,10 +188,11 @@ def _states(model: nn.Module, member: Checkpoint) -> dict[str, Mapping[str, torc
     names: dict[str, set[str]] = {}
     for info in member.tensors.values():
         names.setdefault(info.module, set()).add(info.name)
-    parts, listed = [part for _, part in model.named_children()], modules(member.folder)
+    folder = member.package_folder  # of adapters the base's, unless sentence-transformers saved them
+    parts, listed = [part for _, part in model.named_children()], modules(folder)
     if not isinstance(model, nn.Sequential) or len(parts) != len(listed):
         return {module: _named(model, wanted) for module, wanted in names.items()}
-    places = [module.path.relative_to(member.folder).as_posix().removeprefix(".") for module in listed]
+    places = [module.path.relative_to(folder).as_posix().removeprefix(".") for module in listed]
     return {place: _named(part, names.get(place, set())) for place, part in zip(places, parts, strict=True)}
 
 
@@ -169,8 +212,13 @@ def _tensor(model: Checkpoint, info: TensorInfo, device: torch.device) -> torch.
     return values.view(info.shape).to(device)
 
 
-def _arithmetic(tensors: list[torch.Tensor], wanted: str) -> torch.dtype:
-    if wanted != "auto":
-        dtype: torch.dtype = getattr(torch, wanted)
-        return dtype
-    return torch.float32 if all(tensor.dtype.itemsize <= 2 for tensor in tensors) else torch.float64
+def _finite(place: Place, key: str, device: torch.device) -> torch.Tensor:
+    """The tensor on the device, checked before anything is merged.
+
+    Raises:
+        MergeError: it holds NaN or infinity.
+    """
+    values = _tensor(place.model, place.info, device)
+    if not bool(torch.isfinite(values).all()):
+        raise diverged(key, f"{place.model.label} ({place.model.folder})")
+    return values

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from boom_ray.config import MergeConfig
+from boom_ray.config.merge import complete_parameters
 from boom_ray.errors import MergeError
 from boom_ray.merging.methods.method import Method
 from boom_ray.merging.methods.registry import METHODS
@@ -63,10 +65,20 @@ class Recipe:
         """The method's entry of the registry."""
         return METHODS[self.method]
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
-        """What must be known beside the members, see `Method.needs`."""
-        return self.entry.needs_for(self.parameters)
+        """What must be known beside the members for any tensor, whatever rules speak about it; see `Method.needs`."""
+        return frozenset().union(*(needs for _, needs in self._needs()))
+
+    def _needs(self) -> Iterator[tuple[int | None, frozenset[str]]]:
+        """What every set of parameters needs that rules can make together, and the last of these rules."""
+        yield None, self.entry.needs_for(self.parameters)
+        reached = {frozenset(self.parameters.items())}
+        for number, rule in enumerate(self.rules):
+            changed = {frozenset({**dict(parameters), **rule.parameters}.items()) for parameters in reached}
+            for parameters in changed - reached:
+                yield number, self.entry.needs_for(dict(parameters))
+            reached |= changed
 
     def at(self, key: str) -> tuple[F64, dict[str, Any]]:
         """Weights, (M,) of sum 1, and parameters of one tensor."""
@@ -78,8 +90,36 @@ class Recipe:
         return np.array(weights), parameters
 
     def check(self, keys: Iterable[str]) -> None:
-        """Check the rules against the names of the tensors, see `check_rules`."""
-        check_rules(self.rules, keys)
+        """Check the rules against the names of the tensors, see `check_rules`, and what they make of one together.
+
+        Raises:
+            MergeError: a rule about nothing, or rules that give a tensor parameters that do not go together.
+        """
+        names = list(keys)
+        check_rules(self.rules, names)
+        combined: dict[tuple[int, ...], str] = {}
+        for key in names:
+            combined.setdefault(tuple(number for number, rule in enumerate(self.rules) if rule.matches(key)), key)
+        combined.pop((), None)
+        for numbers, key in combined.items():
+            try:
+                complete_parameters(self.method, self.at(key)[1])
+            except ValueError as error:
+                told = " and ".join(f"merge.rules.{number}" for number in numbers)
+                raise MergeError(f"Tensor {key}: {told} do not go together: {error}.") from None
+
+    def check_whole(self) -> None:
+        """Check that no rule changes single tensors for a method that looks at the whole model.
+
+        Raises:
+            MergeError: one does; the text names it.
+        """
+        for number, needs in self._needs() if self.rules else ():
+            if any(need.startswith("model_") for need in needs):
+                rule = "merge.rules" if number is None else f"merge.rules.{number}"
+                raise MergeError(
+                    f"{self.method} looks at the whole model here, so {rule} cannot change single tensors."
+                )
 
     def spec(self) -> dict[str, Any]:
         """The recipe as JSON: what determines the merged model beside the members."""
@@ -99,12 +139,12 @@ def resolve(config: MergeConfig, members: Sequence[MemberRef]) -> Recipe:
     """Resolve the configuration for these members.
 
     Raises:
-        MergeError: no members, too few or too many for the method, weights that do not fit them, a base that the
-            method does not read, or a rule that cannot be for one tensor.
+        MergeError: no members, too few or too many for the method, two of one name, weights that do not fit them or
+            the method, a base that the method does not read, or a rule that cannot be for one tensor.
     """
     method = METHODS[config.method]
-    weights = normalised_weights(config.weights, members)
-    _check_count(method, members)
+    weights = _weights(method, config.weights, members, "merge.weights")
+    _check_members(method, members)
     if method.base == "ignored" and config.base == "base":
         raise MergeError(f"{method.name} works on whole weights; merge.base=base is for {_with_base('optional')}.")
     recipe = Recipe(
@@ -115,22 +155,42 @@ def resolve(config: MergeConfig, members: Sequence[MemberRef]) -> Recipe:
             Rule(
                 rule.tensors,
                 parse_layers(rule.layers),
-                None if rule.weights is None else normalised_weights(rule.weights, members),
+                None
+                if rule.weights is None
+                else _weights(method, rule.weights, members, f"merge.rules.{number}.weights"),
                 {name: config.complete_parameters(rule.parameters)[name] for name in rule.parameters},
             )
-            for rule in config.rules
+            for number, rule in enumerate(config.rules)
         ),
         uses_base=method.base == "required" or (method.base == "optional" and config.base == "base"),
         merge_dtype=config.merge_dtype,
         output_dtype=config.output_dtype,
         shard_bytes=round(config.shard_gb * 1e9),
     )
-    if recipe.rules and any(need.startswith("model_") for need in recipe.needs):
-        raise MergeError(f"{method.name} looks at the whole model here, so merge.rules cannot change single tensors.")
+    recipe.check_whole()
     return recipe
 
 
-def _check_count(method: Method, members: Sequence[MemberRef]) -> None:
+def _weights(
+    method: Method, weights: str | Sequence[float], members: Sequence[MemberRef], place: str
+) -> tuple[float, ...]:
+    found = normalised_weights(weights, members, place)
+    if method.equal_weights and not np.allclose(found, found[0], rtol=1e-9, atol=0.0):
+        told = ", ".join(f"{weight:.4g}" for weight in found)
+        raise MergeError(
+            f"{place}: {method.name} has no place for the weights {told}; set them to equal, or choose another "
+            f"merge.method."
+        )
+    return found
+
+
+def _check_members(method: Method, members: Sequence[MemberRef]) -> None:
+    names = [member.name for member in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise MergeError(
+            f"Members must have different names, as figures are kept by name; used more than once: {', '.join(twice)}."
+        )
     if len(members) < method.least or (method.most is not None and len(members) > method.most):
         wanted = f"exactly {method.least}" if method.least == method.most else f"at least {method.least}"
         raise MergeError(f"{method.name} merges {wanted} members; there are {len(members)}.")
@@ -140,12 +200,15 @@ def _with_base(kind: str) -> str:
     return ", ".join(name for name, method in METHODS.items() if method.base == kind)
 
 
-def normalised_weights(weights: str | Sequence[float], members: Sequence[MemberRef]) -> tuple[float, ...]:
+def normalised_weights(
+    weights: str | Sequence[float], members: Sequence[MemberRef], place: str = "merge.weights"
+) -> tuple[float, ...]:
     """The members' weights, scaled to sum 1; the one place where that is done.
 
     Args:
         weights: ``equal``, ``size``, or one number per member.
         members: at least one.
+        place: key of the configuration, for errors.
 
     Raises:
         MergeError: no members, another number of weights, negative or not finite ones, or a sum of zero.
@@ -160,9 +223,11 @@ def normalised_weights(weights: str | Sequence[float], members: Sequence[MemberR
         raw = [float(weight) for weight in weights]
     names = ", ".join(member.name for member in members)
     if len(raw) != len(members):
-        raise MergeError(f"merge.weights has {len(raw)} numbers for {len(members)} members ({names}).")
+        raise MergeError(f"{place} has {len(raw)} numbers for {len(members)} members ({names}).")
     if any(weight < 0 or not math.isfinite(weight) for weight in raw):
-        raise MergeError(f"merge.weights must be finite and not negative; got {raw} for {names}.")
+        raise MergeError(f"{place} must be finite and not negative; got {raw} for {names}.")
+    _, exponent = math.frexp(max(raw))  # a power of two changes no digit, and no sum overflows
+    raw = [math.ldexp(weight, -exponent) for weight in raw]
     total = math.fsum(raw)
     if total == 0:
         raise MergeError(f"The merge weights of {names} sum to zero; at least one must be positive.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,7 +18,8 @@ class Rule:
     """Other weights or parameters for the tensors that match.
 
     Attributes:
-        tensors: names with wildcards; one of them must match the tensor's name, with or without its module folder.
+        tensors: names, or names with wildcards; one of them must match the tensor's name, with or without its module
+            folder.
         layers: first and last layer, or None for tensors of any layer and of none.
         weights: one per member, sum 1; None leaves them.
         parameters: what changes.
@@ -49,7 +50,7 @@ class Rule:
 
 def layer_of(key: str) -> int | None:
     """Number of the layer that a tensor belongs to: the first number between dots of its name."""
-    found = LAYER.search(key.rsplit("/", 1)[-1])
+    found = next((found for name in _names(key) if (found := LAYER.search(name))), None)
     return int(found.group(1)) if found else None
 
 
@@ -81,7 +82,14 @@ def check_rules(rules: Sequence[Rule], keys: Iterable[str]) -> None:
 
 
 def _fits(key: str, pattern: str) -> bool:
-    return fnmatchcase(key, pattern) or fnmatchcase(key.rsplit("/", 1)[-1], pattern)
+    return any(name == pattern or fnmatchcase(name, pattern) for name in _names(key))
+
+
+def _names(key: str) -> Iterator[str]:
+    """What may be the name in a key, shortest first: folders of modules and names of tensors may contain slashes."""
+    parts = key.split("/")
+    for start in range(len(parts) - 1, -1, -1):
+        yield "/".join(parts[start:])
 
 
 def _some(names: Sequence[str]) -> str:

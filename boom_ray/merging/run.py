@@ -19,10 +19,11 @@ from boom_ray.hashing import digest
 from boom_ray.merging.geometry.statistics import save_geometry, save_magnitudes
 from boom_ray.merging.groups import on_cluster, spread
 from boom_ray.merging.job import FileResult, MergeInputs, MergeJob, coefficient_ranges, merge_files
+from boom_ray.merging.memory import memory_bound
 from boom_ray.merging.product.package import Package, complete, describe, write_dtype
 from boom_ray.merging.product.writer import write_index
 from boom_ray.merging.recipe import Recipe
-from boom_ray.merging.stream import Opened, SavedFile, memory_bound, plan_files
+from boom_ray.merging.stream import Opened, SavedFile, plan_files
 from boom_ray.merging.survey import survey
 from boom_ray.model.folder import hashes_fingerprint
 from boom_ray.store import Artifact, Draft, Store, artifact_key
@@ -46,7 +47,7 @@ class MergePlan:
         parameters: elements of those that are merged.
         bytes_in: bytes of all models that are read.
         bytes_out: bytes written.
-        memory: most bytes held, see `memory_bound`.
+        memory: most bytes held, see `boom_ray.merging.memory`.
     """
 
     recipe: Recipe
@@ -216,7 +217,7 @@ def _figures(job: MergeJob, plan: MergePlan, result: FileResult) -> dict[str, An
 
 def _finished(artifact: Artifact, note: str) -> Event:
     size = float(artifact.figures["bytes_written"])
-    return Event("merge", "merged", size, size, note=note)
+    return Event("merge", "merged", size, size, note=note, measure="bytes")
 
 
 def release(store: Store, merged: Artifact, card: str) -> Artifact:

@@ -4,7 +4,7 @@ Per tensor: the passes that its method makes over the members (none when all it 
 and writes. A tensor that fits in a chunk is read once. Every element is rounded once, from the type of the arithmetic
 to the output type; so bytes depend neither on chunk size nor on threads.
 
-Memory: see `memory_bound`.
+Memory: see `boom_ray.merging.memory`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from boom_ray.merging.recipe import Recipe
 from boom_ray.merging.tensors.magnitudes import Histograms
 from boom_ray.merging.tensors.sources import FileVectors, Held, Place, arithmetic, common_values
 from boom_ray.merging.tensors.space import F64, Space
-from boom_ray.merging.tensors.vectors import STRIP, Pool, Strip
+from boom_ray.merging.tensors.vectors import Pool, Strip
 from boom_ray.merging.tensors.whole import WholeModel
 
-WIDEST = 8
-"""Bytes of the widest element."""
 Put = Callable[[int, torch.Tensor], None]
 
 
@@ -161,6 +159,7 @@ class TensorMerger:
         vectors = self.vectors(key)
         weights, parameters = self.recipe.at(key)
         entry = self.recipe.entry
+        vectors.least_rows = entry.least_rows
         combine = entry.prepare(vectors, weights, parameters)
 
         def write(strip: Strip) -> None:
@@ -188,8 +187,8 @@ class TensorMerger:
 
 
 def stacked(models: Sequence[Checkpoint], key: str) -> F64 | None:
-    """One small matrix of every model, (M, rows, columns) float64; None when the models do not have it."""
-    if not models or key not in models[0].tensors:
+    """One small matrix of every model, (M, rows, columns) float64; None when one of the models does not have it."""
+    if not models or any(key not in model.tensors for model in models):
         return None
     whole = []
     for model in models:
@@ -206,11 +205,15 @@ def rounded(values: torch.Tensor, base: torch.Tensor | None, dtype: torch.dtype,
     Raises:
         MergeError: the type cannot hold a value.
     """
-    merged = values if base is None else base.add_(values)
+    merged = values if base is None else base.add_(values) if bool(values.any()) else base  # -0.0 + 0.0 is not -0.0
     least, most = torch.aminmax(merged)
     largest = torch.finfo(dtype).max
     if not -largest <= float(least) <= float(most) <= largest:
-        raise MergeError(f"Merged tensor {key} does not fit into {dtype}; set merge.output_dtype=float32.")
+        way = "set merge.output_dtype=float32, or " if int(dtype.itemsize) == 2 else ""
+        raise MergeError(
+            f"Merged tensor {key} has a value of {float(most):g} (least {float(least):g}), which {dtype} cannot hold; "
+            f"{way}choose a smaller scale or other weights."
+        )
     return merged.to(dtype)
 
 
@@ -271,27 +274,9 @@ def write_file(merger: TensorMerger, file: SavedFile, target: Path, report: Repo
         for entry in file.entries:
             merger.merge(file.key(entry), entry.dtype, _putter(writer, entry.name))
             if (done + entry.nbytes) * 100 // max(1, total) > done * 100 // max(1, total):
-                report(Event("merge", "merged", done + entry.nbytes, total))
+                report(Event("merge", "merged", done + entry.nbytes, total, measure="bytes"))
             done += entry.nbytes
 
 
 def _putter(writer: SafetensorsWriter, name: str) -> Put:
     return lambda start, values: writer.put(name, start, values)
-
-
-def memory_bound(opened: Opened, recipe: Recipe, chunk_bytes: int, threads: int) -> int:
-    """Most bytes that a merge holds beside the process itself.
-
-    A chunk of every model, where a method looks at a tensor more than once (less when no tensor is that large); and per
-    thread one strip of every model as read, in the type of the arithmetic and in float64 for inner products, and one
-    of the output. RegMean also holds the products of one layer's inputs of every model.
-    """
-    models = len(opened.models) + len(opened.fisher)
-    largest = max((info.numel for info in opened.floating()), default=0)
-    widest = max((int(one.read_type(info).itemsize) for one in opened.models for info in opened.floating()), default=1)
-    columns = max((info.shape[-1] for info in opened.floating() if len(info.shape) > 1), default=1)
-    strip = max(STRIP, columns) * models * (widest + 2 * WIDEST) + 3 * max(STRIP, columns) * WIDEST
-    wide = max((info.shape[-1] for one in opened.activations for info in one.tensors.values()), default=0)
-    products = (len(opened.activations) + 3) * wide * wide * WIDEST if wide else 0
-    looks = bool(recipe.needs & {"gram", "magnitudes"})
-    return looks * models * min(chunk_bytes, largest * widest) + threads * strip + products

@@ -36,7 +36,9 @@ def survey(job: MergeJob, opened: Opened, report: Report = silent) -> Known:
         density = float(job.recipe.parameters["density"])
         with Pool(job.threads) as pool:
             merger = TensorMerger(opened, job.recipe, pool, job.chunk_bytes, known)
-            cuts = whole_cuts(lambda: _told(merger.all_vectors(), opened, report), density)
+            told = _Told(opened, report, passes=2)
+            cuts = whole_cuts(lambda: told(merger.all_vectors()), density)
+            told.end()
         if merger.histograms:
             save_magnitudes(job, merger.histograms)
         known = dataclasses.replace(known, whole=WholeModel(None, cuts))
@@ -52,7 +54,7 @@ def gather_geometry(job: MergeJob, opened: Opened, report: Report = silent) -> K
     grams = {}
     with Pool(job.threads) as pool:
         merger = TensorMerger(opened, job.recipe, pool, job.chunk_bytes, Known())
-        for vectors in _told(merger.all_vectors(), opened, report):
+        for vectors in _Told(opened, report)(merger.all_vectors()):
             grams[vectors.name] = vectors.space.basis
     if not grams:
         raise MergeError(f"{opened.members[0].label} has no floating tensor; there is nothing to merge.")
@@ -60,11 +62,31 @@ def gather_geometry(job: MergeJob, opened: Opened, report: Report = silent) -> K
     return Known(grams, about_base=job.recipe.uses_base)
 
 
-def _told(vectors: Iterator[FileVectors], opened: Opened, report: Report) -> Iterable[Vectors]:
-    """The same vectors, with the bytes that were looked at reported."""
-    total = sum(info.nbytes for info in opened.floating())
-    done = 0
-    for one in vectors:
-        yield one
-        done += opened.members[0].tensors[one.name].nbytes
-        report(Event("merge", "looked at", done, total))
+class _Told:
+    """Reports the bytes that passes over the model look at.
+
+    Args:
+        opened: the models.
+        report: told.
+        passes: most passes that there will be.
+    """
+
+    def __init__(self, opened: Opened, report: Report, passes: int = 1) -> None:
+        """Nothing is looked at yet."""
+        self._sizes = {info.key: info.nbytes for info in opened.floating()}
+        self._report, self._done, self._total = report, 0, passes * sum(self._sizes.values())
+
+    def __call__(self, vectors: Iterator[FileVectors]) -> Iterable[Vectors]:
+        """The same vectors, each reported after it was looked at."""
+        for one in vectors:
+            yield one
+            self._add(self._sizes[one.name])
+
+    def end(self) -> None:
+        """Report the rest, of passes that were not needed."""
+        if self._done < self._total:
+            self._add(self._total - self._done)
+
+    def _add(self, nbytes: int) -> None:
+        self._done += nbytes
+        self._report(Event("merge", "looked at", self._done, self._total, measure="bytes"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,12 @@ def find_folder(name: str, revision: str | None = None, key: str = "model.base")
     """
     if name.startswith("embedded:"):
         return _embedded(name)
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser().absolute()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib raises for a home that is not there)
+    if folder.is_dir():
+        return folder.absolute()
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # no name on the hub looks like that
+        what = "is no folder" if folder.exists() else f"does not exist; relative paths start at {Path.cwd()}"
+        raise ModelError(f"The model {name} {what}. Give {key} an existing folder or a hub name.")
     return _download(name, revision, key)
 
 

@@ -70,7 +70,10 @@ def test_overrides_replace_values_of_the_file_at_every_depth(file: Path) -> None
         ("evaluation.in_domain=[{name: t, pat: x}]", "evaluation.in_domain.0.pat: unknown key; did you mean path?"),
         ("model.lora={rnk: 8}", "model.lora.rnk: unknown key; did you mean rank?"),
         ("bags.members=[{name: m, ratio: 1, sed: 1}]", "bags.members.0.sed: unknown key; did you mean seed?"),
-        ("learning_rate=1", "learning_rate: unknown key; did you mean training.learning_rate?"),
+        (
+            "learning_rate=1",
+            "learning_rate: unknown key; did you mean training.learning_rate or merge.probe.learning_rate?",
+        ),
         ("merge.zzz=1", "merge.zzz: unknown key; known keys: method, weights"),
     ],
 )
@@ -117,8 +120,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file: Path, overri
         ("corpus.datasets=[{name: a}]", "corpus.datasets.0.source: is required"),
         ("corpus.datasets.0.task_type=search", "corpus.datasets.0.task_type: Input should be 'retrieval', "),
         ("corpus.datasets.0.score_range=[1, 1]", "score_range must be [lowest, highest] with lowest < highest"),
-        ("merge.weights=[0, 0]", "merge: weights sum to zero; at least one must be positive"),
-        ("merge.weights=[1, -1]", "merge: weights must not be negative"),
+        ("merge.weights=[0, 0]", "merge.weights: weights sum to zero; at least one must be positive"),
+        ("merge.weights=[1, -1]", "merge.weights: weights must not be negative"),
         ("merge.weights=[1, 1, 1]", "merge.weights has 3 numbers for 2 bags"),
         ("model.query_template='q: {text} end'", "model: query_template must end with {text}"),
         ("model.passage_template='{text}{text}'", "model: passage_template must end with {text}, and have it once"),
@@ -128,10 +131,44 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file: Path, overri
             "evaluation.in_domain.0: task t: a folder has no subsets",
         ),
         ("evaluation.in_domain=[{name: t}, {name: t}]", "evaluation: task names must be unique; used twice: t"),
+        (
+            "evaluation={in_domain: [{name: t}], selection: [{name: t}]}",
+            "evaluation: task names must be unique; used twice: t",
+        ),
+        (
+            "evaluation={in_domain: [{name: t, path: a/x, type: sts}], selection: [{name: u, path: a//x/, type: sts}]}",
+            "evaluation: selection task u is the data of the reported task t; take others",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key(file: Path, override: str, expected: str) -> None:
     assert expected in fault(file, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("merge.weights=foo", "merge.weights: Input should be 'equal' or 'size' or a valid list (got 'foo')"),
+        ("merge.weights=[.nan,1]", "merge.weights.0: Input should be a finite number (got nan)"),
+        ("merge={method: ties, parameters: {scale: .nan}}", "merge.parameters.scale: Input should be a finite number"),
+        (
+            "merge={method: ties, parameters: {scale: [1]}}",
+            "merge.parameters.scale: Input should be a valid boolean or a valid integer or a valid number or a valid "
+            "string (got [1])",
+        ),
+        ("merge={parameters: {1: 2}}", "merge.parameters.1: Input should be a valid string (got 1)"),
+        ("model.lora={targets: 5}", "model.lora.targets: Input should be a valid list or 'all-linear' (got 5)"),
+        ("bags.mixture.caps={int: -5}", "bags.mixture.caps.int: Input should be greater than or equal to 1 (got -5)"),
+    ],
+)
+def test_a_value_that_may_be_several_things_is_one_fault(file: Path, override: str, line: str) -> None:
+    (found,) = fault(file, override).splitlines()[1:]
+    assert line in found
+
+
+def test_every_item_of_a_list_that_may_be_something_else_is_its_own_fault(file: Path) -> None:
+    lines = fault(file, "merge.weights=[a,.nan,1]").splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["merge.weights.0", "merge.weights.1"]
 
 
 def test_dataset_names_must_be_unique(tmp_path: Path) -> None:

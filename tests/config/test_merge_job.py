@@ -40,8 +40,34 @@ def test_a_member_may_be_a_path_alone() -> None:
         ({"merge": {"rules": [{"weights": [1]}]}}, "merge.rules.0.weights has 1 numbers for 2 members"),
         ({"merge": {"weights": [0, 0]}}, "weights sum to zero"),
         ({"merge": {"method": "tiess"}}, "there is no method tiess; did you mean ties?"),
-        ({"merge": {"method": "ties", "parameters": {"densty": 1}}}, "ties has no parameter densty"),
-        ({"merge": {"method": "ties", "parameters": {"density": 2}}}, "parameters.density"),
+        (
+            {"merge": {"method": "ties", "parameters": {"densty": 1}}},
+            "  merge.parameters.densty: ties has no parameter densty; did you mean density?",
+        ),
+        (
+            {"merge": {"method": "ties", "parameters": {"x": 1}}},
+            "  merge.parameters.x: ties has no parameter x; its parameters: scale, density, scope, normalize",
+        ),
+        (
+            {"merge": {"method": "ties", "parameters": {"density": 2}}},
+            "  merge.parameters.density: Input should be less than or equal to 1 (got 2)",
+        ),
+        (
+            {"merge": {"method": "ties", "rules": [{"parameters": {"scale": 2}}, {"parameters": {"densty": 1}}]}},
+            "  merge.rules.1.parameters.densty: ties has no parameter densty; did you mean density?",
+        ),
+        (
+            {"merge": {"method": "della_ties", "rules": [{"parameters": {"density": 0.1}}]}},
+            "  merge.rules.0.parameters: density 0.1 plus and minus epsilon 0.15 must lie between 0 and 1",
+        ),
+        ({"merge": {"rules": [{"layers": "0-3"}]}}, "merge.rules.0: the rule changes nothing"),
+        (
+            {"merge": {"rules": [{"layers": "5-3", "weights": "equal"}]}},
+            "merge.rules.0.layers: the range 5-3 ends before it begins; write 3-5",
+        ),
+        ({"merge": {"rules": [{"layers": "x", "weights": "equal"}]}}, "layers are a number or a range, e.g. 7 or 0-5"),
+        ({"merge": {"rules": [{"layers": True, "weights": "equal"}]}}, "merge.rules.0.layers: "),
+        ({"merge": {"rules": [{"layers": -1, "weights": "equal"}]}}, "layers are a number or a range"),
         ({"model": {"query_template": "no text"}}, "query_template must end with {text}"),
         ({"corpus": {"datasets": [DATASET]}}, "dataset a has an instruction"),
         ({"training": {"temperature": 1}}, "training: unknown key"),
@@ -51,6 +77,17 @@ def test_faults_name_their_key(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         job(**changes)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "layers"), [(0, "0"), (11, "11"), ("7", "7"), ("0-0", "0-0"), (None, None)])
+def test_a_layer_may_be_a_bare_number(given: Any, layers: str | None) -> None:
+    assert job(merge={"rules": [{"layers": given, "weights": "equal"}]}).merge.rules[0].layers == layers
+
+
+def test_tasks_to_choose_by_are_not_reported() -> None:
+    config = job(evaluation={"in_domain": [{"name": "a"}], "selection": [{"name": "b"}]}).evaluation
+    assert [task.name for task in config.tasks] == ["a"]
+    assert [task.name for task in config.all_tasks] == ["a", "b"]
 
 
 def test_sections_become_those_of_training() -> None:

@@ -86,6 +86,13 @@ def test_texts_for_decontamination(tmp_path: Path) -> None:
     keys = evaluation_texts(EvaluationConfig(out_of_domain=(task,)))["t"]
     assert keys.dtype == np.uint64
     assert keys.tolist() == sorted([normalized_text_key("ab c"), normalized_text_key("D")])
+    assert set(evaluation_texts(EvaluationConfig(selection=(task,)))) == {"t"}
+
+
+def test_tasks_to_choose_by_are_checked_too(tmp_path: Path) -> None:
+    gone = TaskConfig(name="t", path=str(tmp_path / "gone"), type="sts")
+    with pytest.raises(EvaluationError, match="Task t: there is no folder"):
+        check_tasks(EvaluationConfig(selection=(gone,)))
 
 
 def test_named_tasks_are_left_out_loudly(caplog: pytest.LogCaptureFixture) -> None:

@@ -144,6 +144,12 @@ def test_one_machine_is_no_question_of_place(ray_cluster: None, tmp_path: Path, 
     assert groups.cpus(job) == 1
     free = MergeJob(Store(tmp_path), inputs(refs), MergeConfig())
     assert groups.cpus(free) == 4
+    assert groups.with_cpus(free).threads == 4
     sizes = sum(path.stat().st_size for one in refs for path in Path(one.path).rglob("*") if path.is_file())
-    assert groups._bytes_here(job.store, [one.path for one in refs]) == sizes
-    assert groups._bytes_here(job.store, ["/nowhere", "artifact:member/x/model"]) == 0
+    assert groups._here(job.store, [one.path for one in refs]) == (3, sizes)
+    assert groups._here(job.store, ["/nowhere", "artifact:member/x/model"]) == (1, 0)
+
+
+def test_machines_that_can_read_all_models_share_the_work_and_those_with_copies_come_first() -> None:
+    assert groups.ranked({"a": (3, 0), "b": (3, 50), "c": (2, 90), "d": (3, 40)}) == ["b", "d", "a"]
+    assert groups.ranked({}) == [None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from boom_ray.config import MergeConfig
 from boom_ray.errors import MergeError
-from boom_ray.merging.recipe import MemberRef, normalised_weights, resolve
+from boom_ray.merging.methods.registry import METHODS
+from boom_ray.merging.recipe import MemberRef, Recipe, normalised_weights, resolve
 
 
 def members(*examples: int) -> list[MemberRef]:
@@ -35,6 +38,11 @@ def test_size_weights_follow_the_bags() -> None:
     assert normalised_weights("equal", members(80, 100)) == (0.5, 0.5)
 
 
+def test_weights_may_be_as_large_and_as_small_as_numbers_are() -> None:
+    assert normalised_weights((1e308, 1e308, 1e308), members(1, 1, 1)) == (1 / 3,) * 3
+    assert normalised_weights((5e-324, 1.5e-323), members(1, 1)) == (0.25, 0.75)
+
+
 @pytest.mark.parametrize(
     ("weights", "bags", "text"),
     [
@@ -51,8 +59,12 @@ def test_bad_weights_are_refused(weights: str | tuple[float, ...], bags: tuple[i
         normalised_weights(weights, members(*bags))
 
 
+def recipe(count: int = 2, **fields: object) -> Recipe:
+    return resolve(MergeConfig.model_validate(fields), members(*[1] * count))
+
+
 def spec(count: int = 2, **fields: object) -> dict[str, object]:
-    return resolve(MergeConfig.model_validate(fields), members(*[1] * count)).spec()
+    return recipe(count, **fields).spec()
 
 
 def test_only_what_decides_the_bytes_is_in_the_spec() -> None:
@@ -83,18 +95,78 @@ def test_rules_change_weights_and_parameters_field_by_field() -> None:
     }
 
 
+def ties(parameters: dict[str, Any], *rules: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose rules all speak about all tensors."""
+    return {
+        "method": "ties",
+        "parameters": parameters,
+        "rules": [{"tensors": "*", "parameters": changes} for changes in rules],
+    }
+
+
+def test_what_rules_make_of_the_parameters_decides_what_must_be_known() -> None:
+    assert recipe(**ties({"density": 1})).needs == frozenset()
+    assert recipe(**ties({"density": 1}, {"scale": 2}, {"density": 0.2})).needs == {"magnitudes"}
+    assert recipe(**ties({"density": 0.2}, {"density": 1})).needs == {"magnitudes"}
+    whole = ties({"scope": "model", "density": 1}, {"scope": "tensor", "density": 0.2})
+    assert recipe(**whole).needs == {"magnitudes"}
+    rows = {"method": "model_stock", "parameters": {"granularity": "row"}}
+    assert recipe(**rows).needs == frozenset()
+    assert recipe(**rows, rules=[{"tensors": "a", "parameters": {"granularity": "tensor"}}]).needs == {"gram"}
+
+
+def test_many_rules_are_no_many_more_combinations() -> None:
+    rules = [{"scale": float(number)} for number in range(40)] + [{"density": 1 / (2 + number)} for number in range(40)]
+    assert recipe(**ties({"density": 1}, *rules)).needs == {"magnitudes"}
+
+
+def test_rules_must_go_together_where_they_meet() -> None:
+    rules = [
+        {"tensors": "embeddings.*", "parameters": {"epsilon": 0.4}},
+        {"tensors": "*.weight", "parameters": {"scale": 2}},
+        {"tensors": ["*.bias", "embeddings.w.*"], "parameters": {"density": 0.2}},
+    ]
+    found = recipe(method="della_linear", parameters={"density": 0.5}, rules=rules)
+    apart = recipe(
+        method="della_linear", parameters={"density": 0.5}, rules=[rules[0], rules[1], rules[2] | {"tensors": "*.bias"}]
+    )
+    apart.check(["embeddings.p.weight", "layer.0.bias"])
+    text = r"Tensor embeddings\.w\.weight: merge\.rules\.0 and merge\.rules\.1 and merge\.rules\.2 .* density 0\.2 plus"
+    with pytest.raises(MergeError, match=text):
+        found.check(["embeddings.p.weight", "layer.0.bias", "embeddings.w.weight"])
+
+
+def test_methods_that_treat_members_alike_refuse_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "linear", replace(METHODS["linear"], equal_weights=True))
+    assert spec(method="linear", weights="size")["weights"] == [0.5, 0.5]
+    assert spec(method="linear", weights=[2, 2])["weights"] == [0.5, 0.5]
+    with pytest.raises(MergeError, match=r"merge\.weights: linear has no place for the weights 0\.25, 0\.75; set"):
+        spec(method="linear", weights=[1, 3])
+    with pytest.raises(MergeError, match=r"merge\.rules\.1\.weights: linear has no place"):
+        spec(method="linear", rules=[{"tensors": "a", "weights": [1, 1]}, {"tensors": "b", "weights": [1, 3]}])
+
+
+def test_members_of_one_name_are_refused() -> None:
+    twice = [MemberRef(name, "", "", 1) for name in ("a", "b", "a")]
+    with pytest.raises(MergeError, match="used more than once: a"):
+        resolve(MergeConfig(method="linear"), twice)
+
+
 @pytest.mark.parametrize(
     ("count", "fields", "text"),
     [
         (3, {"method": "slerp"}, "slerp merges exactly 2 members; there are 3"),
         (2, {"method": "linear", "base": "base"}, "linear works on whole weights"),
         (3, {"weights": [1, 1]}, "2 numbers for 3 members"),
-        (3, {"rules": [{"tensors": "*", "weights": [1, 1]}]}, "2 numbers for 3 members"),
+        (3, {"rules": [{"tensors": "*", "weights": [1, 1]}]}, r"merge\.rules\.0\.weights has 2 numbers for 3 members"),
         (
             2,
-            {"method": "ties", "parameters": {"scope": "model"}, "rules": [{"tensors": "*"}]},
-            "looks at the whole model",
+            {"method": "ties", "parameters": {"scope": "model"}, "rules": [{"tensors": "*", "weights": [1, 2]}]},
+            "looks at the whole model here, so merge.rules cannot",
         ),
+        (2, ties({}, {"density": 0.3}, {"scope": "model"}), "looks at the whole model here, so merge.rules.1 cannot"),
+        (2, ties({"scope": "model", "density": 1}, {"density": 0.2}), "so merge.rules.0 cannot"),
+        (2, ties({"density": 1}, {"scope": "model"}, {"scale": 2}, {"density": 0.2}), "so merge.rules.2 cannot"),
     ],
 )
 def test_recipes_that_do_not_fit_the_members_are_refused(count: int, fields: dict[str, object], text: str) -> None:

@@ -18,6 +18,7 @@ KEYS = (
 @pytest.mark.parametrize(
     ("key", "layer"),
     [
+        ("1_Dense/encoder/layer.3.attn/kernel", 3),
         (KEYS[0], None),
         (KEYS[1], 0),
         (KEYS[2], 10),
@@ -38,6 +39,16 @@ def test_names_with_and_without_module_and_layers_decide() -> None:
     assert [key for key in KEYS if Rule(("*",), layers=(0, 9)).matches(key)] == [KEYS[1]]
     assert [key for key in KEYS if Rule(("*.dense.*",), layers=(10, 10)).matches(key)] == [KEYS[2]]
     assert not Rule(("LAYERNORM*",)).matches(KEYS[1])
+
+
+def test_names_may_hold_brackets_and_slashes() -> None:
+    assert Rule(("é ü[0].weight",)).matches("é ü[0].weight") and Rule(("é ü[0].weight",)).matches(
+        "2_Dense/é ü[0].weight"
+    )
+    assert not Rule(("é ü[0].weight",)).matches("é ü[1].weight")
+    key = "2_Dense/block/linear.weight"
+    assert all(Rule((name,)).matches(key) for name in (key, "block/linear.weight", "block/*", "linear.*", "2_Dense/*"))
+    assert not Rule(("Dense/*",)).matches(key) and not Rule(("inear.*",)).matches(key)
 
 
 def test_ranges_of_layers() -> None:

@@ -20,7 +20,7 @@ from boom_ray.events import Event, Report, silent
 from boom_ray.merging.product.writer import write_index
 from boom_ray.merging.reading.checkpoint import open_checkpoint
 from boom_ray.merging.recipe import MemberRef, Recipe, resolve
-from boom_ray.merging.stream import Known, Opened, TensorMerger, memory_bound, plan_files, write_file
+from boom_ray.merging.stream import Known, Opened, TensorMerger, plan_files, write_file
 from boom_ray.merging.tensors.sources import arithmetic
 from boom_ray.merging.tensors.vectors import STRIP, Pool
 from tests.merging.merged import merged
@@ -173,7 +173,9 @@ def test_output_types_and_an_overflow(tmp_path: Path, write_model: WriteModel) -
     folders = [write_model(f"m{index}", {"w": torch.full((4,), 70_000.0)}) for index in range(2)]
     found, _ = merge_folders(folders, folders[0], tmp_path / "a", method="linear", output_dtype="bfloat16")
     assert found["w"].dtype == torch.bfloat16
-    with pytest.raises(MergeError, match=r"tensor w does not fit into torch.float16; set merge.output_dtype=float32"):
+    with pytest.raises(
+        MergeError, match=r"w has a value of 70000 .*float16 cannot hold; set merge.output_dtype=float32"
+    ):
         merge_folders(folders, folders[0], tmp_path / "b", method="linear", output_dtype="float16")
 
 
@@ -202,7 +204,8 @@ def test_integers_that_differ_are_named(tmp_path: Path, write_model: WriteModel)
     folders = [write_model(name, {"i": tensor}) for name, tensor in (("a", many), ("b", other))]
     with pytest.raises(MergeError, match="Integer tensor i differs between a and b"):
         merge_folders(folders, folders[0], tmp_path / "out", method="linear")
-    same, _ = merge_folders([folders[0]] * 2, folders[0], tmp_path / "same", method="linear")
+    equal = [folders[0], write_model("c", {"i": many})]
+    same, _ = merge_folders(equal, folders[0], tmp_path / "same", method="linear")
     assert torch.equal(same["i"], many)
 
 
@@ -216,13 +219,3 @@ def test_progress_reaches_the_end_and_files_are_cut(tmp_path: Path, write_model:
     assert [event.done for event in events] == [40_000, 80_000, 120_000] and events[-1].total == 120_000
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 3
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
-
-
-def test_the_memory_bound_does_not_grow_with_the_model(write_model: WriteModel) -> None:
-    def bound(rows: int, method: str) -> int:
-        folder = write_model(f"m{rows}", {"w": noisy(1, (rows, 128))})
-        with opened([folder] * 2, None) as models:
-            return memory_bound(models, recipe_of([folder] * 2, MergeConfig(method=method)), 1 << 20, threads=2)
-
-    assert bound(20_000, "multislerp") == bound(40_000, "multislerp")
-    assert bound(40_000, "linear") < bound(40_000, "multislerp")

@@ -90,5 +90,12 @@ def test_a_base_that_is_nowhere_says_what_to_do(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="neither a local folder nor could it be downloaded"):
         resolve_base(ModelConfig(base="nobody/nothing-of-the-kind"))
+    for name in ("/nowhere/model", "./nowhere", "../nowhere", "~/nowhere", "~nobody/nowhere", "models/of/mine"):
+        with pytest.raises(ModelError, match=r"nowhere|mine") as caught:
+            resolve_base(ModelConfig(base=name))
+        assert str(caught.value).startswith(f"The model {name} does not exist") and "hub:" not in str(caught.value)
+        assert "Give model.base an existing folder or a hub name." in str(caught.value)
+    with pytest.raises(ModelError, match=r"test_folder\.py is no folder"):
+        resolve_base(ModelConfig(base=__file__))
     with pytest.raises(ModelError, match="no embedded model embedded:x"):
         resolve_base(ModelConfig(base="embedded:x"))

@@ -64,11 +64,13 @@ def prepare(vectors: Vectors, weights: F64, parameters: Parameters) -> Combine:
 
 
 def deviation(strip: Strip) -> torch.Tensor:
-    """(1, n) root of the sum of squared distances from the members' mean: ranks as the variance does.
+    """(1, n) root of the sum of squared distances from the members' mean, float64: ranks as the variance does.
 
-    Computed from distances from the first member, so that elements on which all agree get 0 and no rounding error.
+    Computed from distances from the first member, so that elements on which all agree get 0 and no rounding error. In
+    float64, because ranks are those of float32: what the order of the members does to the last bits is rounded off.
     """
-    rows = strip.rows - strip.rows[0]
+    rows = strip.rows.double()
+    rows = rows - rows[0]
     mean = total(rows).div_(len(rows))
     return total(rows.sub_(mean).square_()).sqrt_()[None]
 
@@ -79,7 +81,7 @@ def _select(vectors: Vectors, share: float) -> Sequence[Cut] | None:
         return None
     counts = histograms(vectors, deviation, rows=1)
     search = Search(counts, [0], [keep_count(share, int(counts.nonzero[0]))])
-    return find(search, vectors, deviation)
+    return find(search, vectors, LABELS, deviation)
 
 
 def _selected(strip: Strip, chosen: Sequence[Cut], vectors: Vectors) -> torch.Tensor:
@@ -89,9 +91,9 @@ def _selected(strip: Strip, chosen: Sequence[Cut], vectors: Vectors) -> torch.Te
 def _squares(vectors: Vectors, chosen: Sequence[Cut]) -> F64:
     """(M,) sums of squares of the selected elements."""
 
-    def square(strip: Strip) -> F64:
+    def square(strip: Strip) -> list[float]:
         rows = _selected(strip, chosen, vectors).double()
-        sums: F64 = (rows * rows).sum(dim=1).cpu().numpy()
+        sums: list[float] = rows.mul_(rows).sum(dim=1).tolist()
         return sums
 
     parts = vectors.map(square)
@@ -117,6 +119,7 @@ METHODS: tuple[Method, ...] = (
         prepare=prepare,
         needs=frozenset({"gram"}),
         least=2,
+        equal_weights=True,
         needs_with=needs_with,
     ),
 )

@@ -83,7 +83,6 @@ def prepare_regmean(vectors: Vectors, weights: F64, parameters: Parameters) -> C
             f"Tensor {vectors.name} of shape {list(vectors.shape)} does not fit its activations of shape "
             f"{list(products.shape)}; they were gathered from another model."
         )
-    vectors.least_rows = ROWS
     grams, shrink = torch.from_numpy(products), float(parameters["shrink"])
     with _one_thread():
         inverse = _inverse_of_sum(grams, weights, shrink)
@@ -191,5 +190,6 @@ METHODS = (
         prepare=prepare_regmean,
         needs=frozenset({"activations"}),
         by_rows=True,
+        least_rows=ROWS,
     ),
 )

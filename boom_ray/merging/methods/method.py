@@ -45,8 +45,10 @@ class Method:
             ``model_gram`` and ``model_magnitudes`` (the same of the whole model), ``fisher`` and ``activations``
             (statistics gathered from data), ``scores`` and ``probe`` (weights that are searched or learned).
         by_rows: whether strips must hold whole rows of a matrix.
+        least_rows: fewest rows of such a strip; more where work per strip is large.
         least: fewest members.
         most: most members; None for any number.
+        equal_weights: whether all members must have the same weight; other weights are refused before anything is read.
         needs_with: what must be known when that depends on the parameters; None for ``needs`` always.
     """
 
@@ -61,8 +63,10 @@ class Method:
     rule: Rule | None = None
     needs: frozenset[str] = frozenset()
     by_rows: bool = False
+    least_rows: int = 1
     least: int = 1
     most: int | None = None
+    equal_weights: bool = False
     needs_with: Callable[[Parameters], frozenset[str]] | None = None
 
     def rows_for(self, parameters: Parameters) -> bool:

@@ -31,7 +31,8 @@ def elect(rows: torch.Tensor, weights: Sequence[float], normalize: bool, weighte
     """Average of the members that agree with the elected sign, element by element.
 
     An element's sign is that of the weighted sum of all members; a member agrees if its own value has that sign, so
-    zeros and members of weight 0 never do. Where the sum is exactly 0 nobody is elected and the result is 0.
+    zeros and members of weight 0 never do. Where the sum is 0, but for rounding, nobody is elected and the result is 0:
+    differences of 16-bit weights often cancel, and the order of the members must not decide then; see `majority`.
 
     Args:
         rows: (M, n) thinned differences; overwritten.
@@ -47,7 +48,7 @@ def elect(rows: torch.Tensor, weights: Sequence[float], normalize: bool, weighte
     """
     if weighted:
         _weigh(rows, weights)
-    sign = total(rows).sign_()
+    sign = majority(rows)
     if not weighted:
         _weigh(rows, weights)
     agreeing = rows.mul_(sign).clamp_(min=0)
@@ -56,6 +57,27 @@ def elect(rows: torch.Tensor, weights: Sequence[float], normalize: bool, weighte
         votes = total(_weigh(agreeing.sign_(), weights))
         merged.div_(votes.clamp_(min=min(weight for weight in weights if weight > 0) / 2))  # 0 where nobody agrees
     return merged.mul_(sign)
+
+
+def majority(rows: torch.Tensor) -> torch.Tensor:
+    """(n,) sign of the sum of (M, n) rows; 0 where it is smaller than what rounding can make of a sum of 0.
+
+    A row that was subtracted, rescaled and weighed is off by up to 1.5 eps of its magnitude, with eps the spacing of
+    the rows' type at 1, so a sum is taken for 0 up to (M + 1) eps times the sum of magnitudes. The few sums that are
+    near this bound or below are added up again in float64, where the order of rows makes no difference to float32 rows.
+    """
+    sums, magnitudes = total(rows), rows[0].abs()
+    for row in rows[1:]:
+        magnitudes.add_(row.abs())
+    bound = (len(rows) + 1) * torch.finfo(rows.dtype).eps
+    doubtful = torch.nonzero(sums.abs() < magnitudes.mul_(2 * bound))[:, 0]
+    sums.sign_()
+    if len(doubtful):
+        few = rows[:, doubtful].double()
+        precise = total(few)
+        precise[precise.abs() <= total(few.abs_()).mul_(bound)] = 0
+        sums[doubtful] = precise.sign_().to(rows.dtype)
+    return sums
 
 
 def _weigh(rows: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
@@ -128,7 +150,8 @@ def largest(vectors: Vectors, parameters: Parameters) -> Thin:
 def tails(vectors: Vectors, parameters: Parameters) -> Thin:
     """Drop the ``gamma`` share of largest magnitude, then the smallest until the ``density`` share is left.
 
-    When ``density + gamma`` exceeds 1, fewer of the largest are dropped. At least one element is kept.
+    When ``density + gamma`` exceeds 1, fewer of the largest are dropped. At least one element is kept, where numbers of
+    elements are exact: see `boom_ray.merging.tensors.magnitudes`.
 
     Source: Davari and Belilovsky, "Model Breadcrumbs", ECCV 2024, arXiv 2312.06795, section 3 (masks per layer); the
     parameters are mergekit's.

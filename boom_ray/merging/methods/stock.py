@@ -118,6 +118,7 @@ METHODS: tuple[Method, ...] = (
         needs=frozenset({"gram"}),
         by_rows=True,
         least=2,
+        equal_weights=True,
         needs_with=lambda parameters: frozenset() if parameters["granularity"] == "row" else frozenset({"gram"}),
     ),
 )

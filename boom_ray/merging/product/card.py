@@ -51,6 +51,8 @@ class CardFacts:
         lineage: what to name the origin by: artifact keys, MLflow run, versions.
         license: license identifier of the hub, when one applies.
         found: what the method found before the merge: learned weights, scores of soups.
+        looked_at: training data that the method looked at before the merge: ``corpus`` with ``fingerprint`` and
+            ``examples`` by dataset, ``examples`` of the sample by dataset, ``settings`` by name; empty for none.
     """
 
     name: str
@@ -63,6 +65,7 @@ class CardFacts:
     lineage: Mapping[str, str] = field(default_factory=dict)
     license: str | None = None
     found: Mapping[str, str | float] = field(default_factory=dict)
+    looked_at: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_foreign(self) -> bool:
@@ -79,6 +82,7 @@ def model_card(facts: CardFacts) -> str:
         _loading(facts.prompts),
         *_section("Members", _members(facts)),
         *_section("Merge", _merge(facts)),
+        *_section("Data looked at", _looked_at(facts.looked_at)),
         *_section("Scores", _scores(facts.scores)),
         *_section("Training data", _table(("dataset", "examples"), [*facts.datasets.items()])),
         *_section("Lineage", _table(("what", "value"), [(key, f"`{value}`") for key, value in facts.lineage.items()])),
@@ -138,6 +142,25 @@ def _merge(facts: CardFacts) -> str:
         rows.append((f"tensors {', '.join(rule['tensors'])}{layers}", ", ".join(changes)))
     rows += [(name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in facts.found.items()]
     return _table(("what", "value"), rows)
+
+
+def _looked_at(seen: Mapping[str, Any]) -> str:
+    """The sample of the corpus that decided something about the merge."""
+    if not seen:
+        return ""
+    corpus, counts = seen["corpus"], seen["examples"]
+    settings = [
+        f"{name.replace('_', ' ')} {_number(value)}"
+        for section in seen["settings"].values()
+        for name, value in section.items()
+        if not isinstance(value, Mapping)
+    ]
+    text = (
+        f"Before the merge the method looked at {sum(counts.values()):,} examples of the corpus "
+        f"`{corpus['fingerprint']}` ({', '.join(settings)})."
+    )
+    rows = [(name, counts.get(name, 0), size) for name, size in corpus["examples"].items()]
+    return f"{text}\n\n{_table(('dataset', 'examples looked at', 'examples in the corpus'), rows)}"
 
 
 def _loading(prompts: Mapping[str, str]) -> str:

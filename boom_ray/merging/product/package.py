@@ -72,10 +72,10 @@ class Package:
             MergeError: a plain transformers folder, and no pooling or an unknown one was told.
         """
         if self.is_plain and pooling not in MODES:
-            told = "does not say" if pooling is None else f"and {pooling} is no known way"
+            told = " and does not say how" if pooling is None else f", and {pooling} is no known way in which"
             raise MergeError(
-                f"{self.folder} is a plain transformers folder (it has no modules.json) {told} how token states become "
-                f"an embedding. Set model.pooling to {', '.join(MODES[:-1])} or {MODES[-1]}, as in training."
+                f"{self.folder} is a plain transformers folder (it has no modules.json){told} token states become one "
+                f"vector; set model.pooling to {', '.join(MODES[:-1])} or {MODES[-1]}, as in training."
             )
 
 

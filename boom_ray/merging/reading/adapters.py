@@ -67,6 +67,13 @@ class Adapter(Checkpoint):
         sources = [source for patch in self._patches.values() for source in patch.sources()]
         return super().weight_paths() | {source.path for source in sources}
 
+    @property
+    def resident_bytes(self) -> int:
+        """Factors of the `KEPT` largest tensors, in float64 at most."""
+        pairs = [patch.low_rank for patch in self._patches.values() if patch.low_rank is not None]
+        sizes = sorted(8 * (left.numel + right.numel) for left, right in pairs)
+        return sum(sizes[-KEPT:])
+
     def read_type(self, info: TensorInfo) -> torch.dtype:
         """As in the files; where something is added, float32 over 16-bit and float64 over wider tensors of the base."""
         patch = self._patches.get(info.key)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.reading.checkpoint import Checkpoint, TensorInfo
-from boom_ray.merging.reading.facts import config_difference, first_difference, named_facts, short
+from boom_ray.merging.reading.facts import difference, named_facts, short
 from boom_ray.merging.reading.tied import EMBEDDINGS, check_aliases, ends_with
 
 
@@ -21,6 +21,7 @@ def check_members(members: Sequence[Checkpoint], output_dtype: str) -> None:
     first = members[0]
     expected = dict(named_facts(first)) if len(members) > 1 else {}
     for other in members[1:]:
+        _check_completeness(first, other)
         _check_tensors(first, other, output_dtype)
         _check_facts(first, other, expected)
     for member in members:
@@ -98,14 +99,25 @@ def _check_shape(label: str, info: TensorInfo, other_label: str, other: TensorIn
     )
 
 
+def _check_completeness(first: Checkpoint, other: Checkpoint) -> None:
+    """A plain folder may be read as the complete ones are, but nothing in it says so."""
+    plain, full = (first, other) if first.find("modules.json") is None else (other, first)
+    if plain.find("modules.json") is not None or full.find("modules.json") is None:
+        return
+    raise MergeError(
+        f"Member {plain.label} ({plain.package_folder}) is a plain transformers folder (it has no modules.json), "
+        f"and {full.label} is a complete sentence-transformers folder. If both were trained with one pooling, copy "
+        f"modules.json and the modules without weights (e.g. 1_Pooling) from {full.package_folder} into it."
+    )
+
+
 def _check_facts(first: Checkpoint, other: Checkpoint, expected: dict[str, object]) -> None:
     found = dict(named_facts(other))
     for place in [*expected, *sorted(found.keys() - expected.keys())]:
-        left, right = expected.get(place), found.get(place)
-        difference = config_difference(left, right) if place.endswith("config.json") else first_difference(left, right)
-        if difference is None:
+        differs = difference(place, expected.get(place), found.get(place))
+        if differs is None:
             continue
-        key, one, two = difference
+        key, one, two = differs
         raise MergeError(
             f"Members {first.label} and {other.label} differ in {place}{f', {key}' if key else ''}: {short(one)} and "
             f"{short(two)}. Only models that turn a text into a vector in the same way can be merged."

@@ -125,6 +125,11 @@ class Checkpoint:
         """The files that hold the weights."""
         return {info.path for info in self.tensors.values()}
 
+    @property
+    def resident_bytes(self) -> int:
+        """Most bytes that stay in memory between reads."""
+        return 0
+
     def read_type(self, info: TensorInfo) -> torch.dtype:
         """Type of what `read` returns of a tensor: the file's or a wider one."""
         return info.dtype

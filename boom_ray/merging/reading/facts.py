@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from boom_ray.hashing import file_digest
@@ -28,6 +29,12 @@ UNSAID: dict[str, dict[str, Any]] = {
     "Normalize": {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
 }
 """What sentence-transformers 6.2 takes where a file of an older version does not say."""
+TOKENIZING = "tokenizer_config.json"
+SIDES = {"padding_side": "padding", "truncation_side": "truncation"}
+"""Keys of tokenizer_config.json to the part of tokenizer.json that tells the direction where they are missing."""
+SPECIAL_TOKENS = ("bos_token", "cls_token", "eos_token", "mask_token", "pad_token", "sep_token", "unk_token")
+CHANGES = ("add_bos_token", "add_eos_token", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
+"""Keys of tokenizer_config.json that change the ids of a text."""
 POOLING_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -60,6 +67,7 @@ def named_facts(model: Checkpoint) -> Iterator[tuple[str, Any]]:
         texts["max_seq_length"] = longest_text(tokenizer.parent, config) if tokenizer else None
     yield f"{inner}{TEXTS}", texts
     yield from _tokenizer_facts(model, inner)
+    yield f"{inner}{TOKENIZING}", _tokenizer_settings(model, inner)
 
 
 def _json(model: Checkpoint, name: str) -> dict[str, Any]:
@@ -86,6 +94,59 @@ def _tokenizer_facts(model: Checkpoint, inner: str) -> Iterator[tuple[str, Any]]
         path = model.find(f"{inner}{name}")
         if path is not None:
             yield name, file_digest(path)
+
+
+def _tokenizer_settings(model: Checkpoint, inner: str) -> dict[str, Any]:
+    """What is said of the keys that change ids or padding, special tokens as texts."""
+    stated = _json(model, f"{inner}special_tokens_map.json") | _json(model, f"{inner}{TOKENIZING}")
+    whole = _json(model, f"{inner}tokenizer.json")
+    for side, part in SIDES.items():
+        direction = (whole.get(part) or {}).get("direction")
+        if stated.get(side) is None and direction is not None:
+            stated[side] = str(direction).lower()
+    for name in SPECIAL_TOKENS:
+        if isinstance(stated.get(name), dict):
+            stated[name] = stated[name].get("content")
+    wanted = ("tokenizer_class", *SIDES, *SPECIAL_TOKENS, *CHANGES)
+    return {name: stated[name] for name in wanted if stated.get(name) is not None}
+
+
+def difference(place: str, left: Any, right: Any) -> tuple[str, Any, Any] | None:
+    """`first_difference` of two facts of one place, with what versions of the libraries may leave unsaid there."""
+    if place.endswith(TOKENIZING) and isinstance(left, dict) and isinstance(right, dict):
+        return tokenizer_difference(left, right)
+    return config_difference(left, right) if place.endswith("config.json") else first_difference(left, right)
+
+
+def tokenizer_difference(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """`first_difference` of two tokenizer configs, where a key that one does not say has the default of its class.
+
+    Where the class has none either (versions 4 of transformers save ``add_bos_token``, versions 5 do not), there is
+    nothing to compare; tokenizer.json, which is compared as a whole, decides then.
+    """
+    for name in (*SIDES, *SPECIAL_TOKENS, *CHANGES):
+        if left.get(name) == right.get(name):
+            continue
+        one, two = (_said(name, here, there) for here, there in ((left, right), (right, left)))
+        if one != two and one is not None and two is not None:
+            return name, one, two
+    return None
+
+
+def _said(name: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> Any:
+    """A key's value, or the default of the class, which models of one kind share if only one of them names it."""
+    import transformers
+
+    if name in here:
+        return here[name]
+    kind = getattr(transformers, str(here.get("tokenizer_class") or there.get("tokenizer_class")), None)
+    known = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase)
+    if name in SIDES:
+        return getattr(kind, name, "right") if known else "right"
+    if kind is None or not known:
+        return None
+    told = inspect.signature(kind).parameters.get(name)
+    return None if told is None or told.default is told.empty else told.default
 
 
 def first_difference(left: Any, right: Any, key: str = "") -> tuple[str, Any, Any] | None:

@@ -1,4 +1,4 @@
-"""The k largest elements of every vector of a tensor, exactly, without sorting and without holding the tensor.
+"""The k largest elements of every vector of a tensor, without sorting and without holding the tensor.
 
 Magnitudes are ranked in float32: |v| is rounded to float32, whose bit pattern, read as an integer, grows with it. The
 upper 15 bits of the pattern (sign dropped: 8 of exponent, 7 of mantissa) are a bucket. A first pass counts elements per
@@ -7,7 +7,10 @@ lower 16 bits of what lies in that bucket, which gives the k-th largest itself. 
 not depend on strips or threads.
 
 Differences of 16-bit weights take few values, and many elements are exactly as large as the k-th largest. Of those a
-share is picked by random numbers of their own (`boom_ray.merging.tensors.masks.drawn`), so that no row is favoured.
+share is picked by random numbers of their own (`boom_ray.merging.tensors.masks.numbers_of`), so that no row is
+favoured. Where k is small (`EXACT`) one more pass looks at these numbers and picks the smallest, so that exactly k
+elements are kept; elsewhere, and where one k is for the whole model, k are kept in expectation, with a standard
+deviation below sqrt(k): another pass over a large tensor would not be worth it.
 
 Magnitudes below 2^-133 (1e-40) count as zero, and zeros are never trimmed: dropped or kept, they add nothing.
 """
@@ -24,13 +27,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from boom_ray.merging.tensors.masks import I64, drawn
+from boom_ray.merging.tensors.masks import I64, numbers_of
 from boom_ray.merging.tensors.vectors import Strip, Vectors
 
 BUCKETS = 1 << 15
 """Buckets of a histogram: the upper 15 bits of a magnitude."""
 FINE = 1 << 16
 """Magnitudes in one bucket: the lower 16 bits."""
+EXACT = 1 << 12
+"""Elements to keep, at most, for the number that is kept to be exact; beyond, it is off by 1.6 % or less (1 sigma)."""
 Measure = Callable[[Strip], torch.Tensor]
 """Strip of n elements -> (R, n) numbers whose magnitudes are ranked; must leave the strip as it is."""
 
@@ -46,7 +51,8 @@ class Cut:
 
     Attributes:
         threshold: a float32 magnitude.
-        share: of the elements of exactly this magnitude; 1 keeps all of them, and none is drawn.
+        share: of the elements of exactly this magnitude, those whose random number is below it are kept; 1 keeps all
+            of them, and none is drawn.
     """
 
     threshold: float
@@ -160,6 +166,7 @@ class Search:
 
     def __init__(self, histograms: Histograms, rows: Sequence[int], keep: Sequence[int]) -> None:
         """Find the buckets; no pass is made."""
+        self.rows, self.keep = list(rows), list(keep)
         self._places = [_place(histograms.counts[row], row, k) for row, k in zip(rows, keep, strict=True)]
         self._counts = PerThread(len(self._places), FINE)
 
@@ -243,7 +250,7 @@ def histograms(vectors: Vectors, measure: Measure = values, rows: int | None = N
 
 
 def cuts(vectors: Vectors, keep: Sequence[int], rows: Sequence[int] | None = None) -> list[Cut]:
-    """Cuts that keep the largest elements; one pass, none when the histograms tell enough.
+    """Cuts that keep the largest elements; no pass when the histograms tell enough, one, or two: see `find`.
 
     Args:
         vectors: M vectors; their histograms are read.
@@ -251,14 +258,46 @@ def cuts(vectors: Vectors, keep: Sequence[int], rows: Sequence[int] | None = Non
         rows: the vector of each cut; by default one cut per vector, in their order.
     """
     search = Search(vectors.histograms, range(vectors.members) if rows is None else rows, keep)
-    return find(search, vectors)
+    return find(search, vectors, vectors.labels)
 
 
-def find(search: Search, vectors: Vectors, measure: Measure = values) -> list[Cut]:
-    """The cuts of a search within one tensor."""
+def find(search: Search, vectors: Vectors, labels: Sequence[str], measure: Measure = values) -> list[Cut]:
+    """The cuts of a search within one tensor.
+
+    When none of them is to keep more than `EXACT` elements, all keep exactly as many as they are to, at the price of a
+    pass when there are equals to choose from. All or none: of two cuts of one row the higher keeps part of the lower's.
+
+    Args:
+        search: knows the histograms.
+        vectors: the tensor.
+        labels: R, one per row of the measure; as for `kept`.
+        measure: what is ranked.
+    """
     if search.open:
         vectors.map(lambda strip: search.add(measure(strip)))
-    return search.cuts()
+    found = search.cuts()
+    return _exactly(found, search.rows, vectors, labels, measure) if max(search.keep, default=0) <= EXACT else found
+
+
+def _exactly(
+    found: list[Cut], rows: Sequence[int], vectors: Vectors, labels: Sequence[str], measure: Measure
+) -> list[Cut]:
+    """The cuts with shares below which exactly as many of the equals' numbers lie as are wanted; one pass if any."""
+    tied = [index for index, cut in enumerate(found) if 0 < cut.share < 1]
+
+    def look(strip: Strip) -> list[npt.NDArray[np.float64]]:
+        block, pieces = measure(strip).to(torch.float32).abs().cpu().numpy(), []
+        for index in tied:
+            where = np.flatnonzero(block[rows[index]] == np.float32(found[index].threshold))
+            pieces.append(numbers_of(vectors.name, labels[rows[index]], where + strip.start))
+        return pieces
+
+    parts = vectors.map(look) if tied else []
+    for index, pieces in zip(tied, zip(*parts, strict=True), strict=True):
+        numbers = np.sort(np.concatenate(pieces))
+        wanted = round(found[index].share * len(numbers))
+        found[index] = Cut(found[index].threshold, float(numbers[wanted]))
+    return found
 
 
 def kept(block: torch.Tensor, start: int, cuts: Sequence[Cut], name: str, labels: Sequence[str]) -> torch.Tensor:
@@ -282,5 +321,6 @@ def kept(block: torch.Tensor, start: int, cuts: Sequence[Cut], name: str, labels
         ties = np.flatnonzero(row.cpu().numpy() == np.float32(cut.threshold)) if cut.share else np.zeros(0, np.int64)
         torch.gt(row, cut.threshold, out=row)
         if len(ties):
-            row[torch.from_numpy(ties[drawn(cut.share, name, label, ties + start)]).to(row.device)] = 1.0
+            picked = numbers_of(name, label, ties + start) < cut.share
+            row[torch.from_numpy(ties[picked]).to(row.device)] = 1.0
     return mask

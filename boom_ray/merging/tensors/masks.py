@@ -39,15 +39,12 @@ def uniform(seed: int, name: str, label: str, start: int, count: int) -> F32:
     return numbers[start - 2 * first :][:count]
 
 
-def drawn(share: float, name: str, label: str, positions: I64) -> npt.NDArray[np.bool_]:
-    """Which of some elements are among a share of them that is picked at random; scattered elements, few of many.
+def numbers_of(name: str, label: str, positions: I64) -> npt.NDArray[np.float64]:
+    """Uniform numbers that choose among equals: (n,) float64 in [0, 1), for scattered elements, few of many.
 
     Args:
-        share: probability of each, 0 to 1.
         name: the tensor's key.
         label: the member's label.
         positions: (n,) indices of the elements in the tensor.
     """
-    hashes = mix64(positions.astype(np.uint64), stream_key("tie", name, label))
-    picked: npt.NDArray[np.bool_] = unit_interval(hashes) < share
-    return picked
+    return unit_interval(mix64(positions.astype(np.uint64), stream_key("tie", name, label)))

@@ -6,6 +6,7 @@ one strip per model and thread. Tensors larger than a chunk are read once per lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -97,7 +98,7 @@ class FileVectors(Vectors):
 
     def map(self, function: Callable[[Strip], T], by_rows: bool = False, checked: bool = False) -> list[T]:
         """See `Vectors.map`; counts what is read."""
-        if not self._kept:
+        if any(span not in self._kept for span in self.spans(by_rows)):
             self.bytes_read += sum(place.info.nbytes for place in [*self._places, *self._importance])
         return super().map(function, by_rows, checked)
 
@@ -121,22 +122,33 @@ class FileVectors(Vectors):
     def _read(self, span: Span) -> list[torch.Tensor]:
         kept = self._kept.get(span)
         if kept is None:
-            kept = [place.read(span, self._buffer(index, span)) for index, place in enumerate(self._places)]
+            kept = [self._read_one(index, place, span) for index, place in enumerate(self._places)]
             if self._held is not None:
                 self._kept[span] = kept
         return kept
 
-    def _buffer(self, index: int, span: Span) -> torch.Tensor:
-        size = int(self._places[index].info.dtype.itemsize)
-        if self._held is not None:
-            return self._held[index][span[0] * size : span[1] * size]
-        return self.pool.buffer(f"raw{index}", (span[1] - span[0]) * size)
+    def _read_one(self, index: int, place: Place, span: Span) -> torch.Tensor:
+        """One model's elements, in the buffer that holds them for later looks or in one of the thread."""
+        stored, dtype = int(place.info.dtype.itemsize), place.model.read_type(place.info)
+        if self._held is None:
+            return place.read(span, self.pool.buffer(f"raw{index}", (span[1] - span[0]) * stored))
+        size = int(dtype.itemsize)
+        held = self._held[index][span[0] * size : span[1] * size]
+        if dtype == place.info.dtype:
+            return place.read(span, held)
+        scratch = self.pool.buffer(f"raw{index}", (span[1] - span[0]) * stored)
+        return held.view(dtype).copy_(place.read(span, scratch))  # an adapter's product is a tensor of its own
 
     def _load_importance(self, span: Span) -> torch.Tensor:
         rows = self._rows("importance", len(self._importance), span[1] - span[0])
         for index, (row, place) in enumerate(zip(rows, self._importance, strict=True)):
             size = (span[1] - span[0]) * int(place.info.dtype.itemsize)
             row.copy_(place.read(span, self.pool.buffer(f"importance{index}", size)))
+            if not (float(row.min()) >= 0 and math.isfinite(float(row.sum(dtype=torch.float64)))):
+                raise MergeError(
+                    f"Fisher information of {place.model.label} has a negative value, NaN or infinity in tensor "
+                    f"{self.name} ({place.info.path}); gather it again."
+                )
         return rows
 
 

@@ -236,10 +236,15 @@ class Vectors(ABC):
             return
         bad = int(torch.nonzero(~torch.isfinite(rows).all(dim=1))[0])
         index = bad if strip.base is None else bad - 1
-        raise MergeError(
-            f"Tensor {self.name} of {self.blame(index)} holds NaN or infinity: that training diverged. Leave this "
-            f"member out or train it again with a lower learning rate."
-        )
+        raise diverged(self.name, self.blame(index))
+
+
+def diverged(name: str, source: str) -> MergeError:
+    """The error about a tensor of a member, or of the base, that holds NaN or infinity."""
+    return MergeError(
+        f"Tensor {name} of {source} holds NaN or infinity: that training diverged. Leave this member out or train it "
+        f"again with a lower learning rate."
+    )
 
 
 class MemoryVectors(Vectors):

@@ -92,6 +92,8 @@ def test_breadcrumbs_drop_the_largest_first():
 
 def test_breadcrumbs_between_ties_keep_their_share():
     """All magnitudes equal: what is drawn for the upper cut is part of what is drawn for the lower one."""
+    few = torch.ones(50, dtype=torch.float64)
+    assert merged(BY_NAME["breadcrumbs"], [few], 0 * few, density=0.02, gamma=0.4).sum() == 1
     base, d = torch.zeros(20_000, dtype=torch.float64), torch.ones(20_000, dtype=torch.float64)
     found = merged(BY_NAME["breadcrumbs"], [d], base, density=0.6, gamma=0.2)
     assert set(found.tolist()) == {0.0, 1.0}

@@ -89,7 +89,9 @@ def test_the_length_can_be_told(write_model: WriteModel, tmp_path: Path) -> None
 def test_a_plain_folder_needs_a_pooling(write_model: WriteModel, tmp_path: Path) -> None:
     package = describe(open_checkpoint(write_model("bag0", TENSORS, files=PLAIN), "bag0"))
     with pytest.raises(
-        MergeError, match=r"bag0 is a plain transformers folder .* Set model\.pooling to cls, mean or last"
+        MergeError,
+        match=r"bag0 is a plain transformers folder \(it has no modules\.json\) and does not say how token states "
+        r"become one vector; set model\.pooling to cls, mean or lasttoken",
     ):
         complete(package, tmp_path, None)
     with pytest.raises(MergeError, match="and max is no known way"):

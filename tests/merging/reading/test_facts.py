@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boom_ray.merging.reading.checkpoint import open_checkpoint
-from boom_ray.merging.reading.facts import config_difference, first_difference, named_facts, short
+from boom_ray.merging.reading.facts import config_difference, difference, first_difference, named_facts, short
 from tests.plain_model import FILES, WriteModel
 
 TENSORS = {"w": torch.ones(2)}
@@ -86,6 +86,55 @@ def test_configs_that_differ_in_defaults_only() -> None:
     assert config_difference(base, base | {"hidden_act": "gelu", "own": 1}) == ("own", None, 1)
     unknown = {"model_type": "unheard-of"}
     assert config_difference(unknown, unknown | {"hidden_act": "gelu"}) == ("hidden_act", None, "gelu")
+
+
+def tokenizers(write_model: WriteModel, left: Any, right: Any) -> tuple[str, Any, Any] | None:
+    """How two models' tokenizer_config.json differ; a list is (that, special_tokens_map.json, tokenizer.json)."""
+    found = []
+    for name, value in (("old", left), ("new", right)):
+        config, special, whole = value if isinstance(value, list) else (value, None, FILES["tokenizer.json"])
+        files = {"tokenizer_config": config, "special_tokens_map": special, "tokenizer": whole}
+        found.append(facts(write_model, name, **files)["tokenizer_config.json"])
+    return difference("0_Transformer/tokenizer_config.json", *found)
+
+
+BERT = {"tokenizer_class": "BertTokenizer"}
+LEFT = FILES["tokenizer.json"] | {"padding": {"direction": "Left"}, "truncation": {"direction": "Right"}}
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "told"),
+    [
+        ({"padding_side": "left"}, {"padding_side": "right"}, ("padding_side", "left", "right")),
+        ({"padding_side": "left"}, {}, ("padding_side", "left", "right")),
+        ([{}, None, LEFT], None, ("padding_side", "left", "right")),
+        ({}, {"truncation_side": "left"}, ("truncation_side", "right", "left")),
+        ({"add_eos_token": True}, {"add_eos_token": False}, ("add_eos_token", True, False)),
+        ({"do_lower_case": True}, {"do_lower_case": False}, ("do_lower_case", True, False)),
+        (BERT, BERT | {"do_lower_case": False}, ("do_lower_case", True, False)),
+        ({"pad_token": "[PAD]"}, {"pad_token": {"content": "<pad>"}}, ("pad_token", "[PAD]", "<pad>")),
+        ([{}, {"cls_token": "[CLS]"}, None], {"cls_token": "<s>"}, ("cls_token", "[CLS]", "<s>")),
+        (BERT | {"sep_token": "</s>"}, {}, ("sep_token", "</s>", "[SEP]")),
+    ],
+)
+def test_what_tokenizers_do_with_a_text(write_model: WriteModel, left: Any, right: Any, told: Any) -> None:
+    assert tokenizers(write_model, left, right) == told
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (None, {"padding_side": "right", "truncation_side": "right", "model_max_length": 8}),
+        ([{"padding_side": "left"}, None, None], [{}, None, LEFT]),
+        (BERT, BERT | {"do_lower_case": True, "sep_token": "[SEP]", "strip_accents": None}),
+        ({}, {"add_bos_token": True, "eos_token": "</s>"}),
+        ([{}, {"pad_token": {"content": "<pad>", "lstrip": False}}, None], {"pad_token": "<pad>"}),
+        ({"tokenizer_class": "torch"}, {"tokenizer_class": "Unheard", "do_lower_case": True, "backend": "tokenizers"}),
+    ],
+)
+def test_two_versions_whose_tokenizers_do_the_same(write_model: WriteModel, left: Any, right: Any) -> None:
+    assert tokenizers(write_model, left, right) is None
+    assert tokenizers(write_model, right, left) is None
 
 
 def test_long_values_are_cut() -> None:

@@ -143,6 +143,41 @@ def test_sixteen_bit_members_tie_and_the_number_kept_is_close(small_strips):
         assert abs(int(row.sum()) - keep) < 5 * np.sqrt(equal * cut.share * (1 - cut.share)) + 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=300), st.data())
+def test_of_equals_exactly_as_many_are_kept_as_are_wanted(values, data):
+    """Two cuts of one vector, the higher one's elements among the lower one's."""
+    sizes = np.abs(np.array(values))
+    wanted = sorted(data.draw(st.tuples(st.integers(0, len(values)), st.integers(0, len(values)))))
+    found = MemoryVectors("w", [torch.tensor(values, dtype=torch.float64)], labels=["m"])
+    found.strip = 64
+    one, two = (masks(found, [cut])[0] for cut in cuts(found, wanted, rows=[0, 0]))
+    assert not (one & ~two).any()
+    for mask, keep in ((one, wanted[0]), (two, wanted[1])):
+        assert int((mask & (sizes > 0)).sum()) == min(keep, int((sizes > 0).sum()))
+        assert sizes[mask].min(initial=9) >= sizes[~mask].max(initial=0)
+
+
+def test_the_exact_number_takes_a_pass_where_numbers_are_small_and_some_are_equal(monkeypatch):
+    tensors = [torch.ones(1000), torch.arange(1.0, 1001)]
+    for exact, loads in ((magnitudes.EXACT, 2), (99, 1)):
+        monkeypatch.setattr(magnitudes, "EXACT", exact)
+        found = Counted("w", tensors)
+        _ = found.histograms
+        before = found.loads
+        chosen = cuts(found, [100, 100])
+        assert found.loads - before == loads
+        assert chosen[1] == Cut(901.0, 1.0)
+        assert (int(masks(found, chosen)[0].sum()) == 100) == (loads == 2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_something_is_kept_of_every_vector_that_is_not_zero(seed):
+    """Four equal elements, one to keep: drawn one by one, all of them are lost for three labels of ten."""
+    found = MemoryVectors("w", [torch.full((4,), -0.5)] * 3, labels=[f"{seed}{label}" for label in "abc"])
+    assert masks(found, cuts(found, [1, 1, 1])).sum(axis=1).tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("strip", [16, 100, 10_000])
 def test_strips_and_threads_do_not_change_what_is_kept(monkeypatch, threads, strip):
@@ -184,7 +219,7 @@ def test_any_function_of_a_strip_can_be_ranked(small_strips):
     found = MemoryVectors("w", tensors)
     counts = histograms(found, lambda strip: strip.rows.sum(dim=0, keepdim=True), rows=1)
     (cut,) = magnitudes.find(
-        magnitudes.Search(counts, [0], [50]), found, lambda strip: strip.rows.sum(dim=0, keepdim=True)
+        magnitudes.Search(counts, [0], [50]), found, ["sum"], lambda strip: strip.rows.sum(dim=0, keepdim=True)
     )
     sums = np.sort(np.abs(torch.stack(tensors).sum(dim=0).float().numpy()))[::-1]
     assert cut == Cut(float(sums[49]), 1.0)

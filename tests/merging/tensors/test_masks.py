@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boom_ray.hashing import stream_key
-from boom_ray.merging.tensors.masks import drawn, uniform
+from boom_ray.merging.tensors.masks import numbers_of, uniform
 
 MASK64 = (1 << 64) - 1
 
@@ -55,10 +55,11 @@ def test_seed_tensor_and_member_have_numbers_of_their_own(other):
     assert abs(np.corrcoef(first, second)[0, 1]) < 5 / 256
 
 
-def test_drawn_share_of_scattered_elements():
+def test_numbers_of_scattered_elements():
     positions = np.sort(np.random.default_rng(0).choice(10**9, 100_000, replace=False))
-    picked = drawn(0.3, "w", "m", positions)
-    assert abs(picked.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / len(positions))
-    assert np.array_equal(drawn(0.3, "w", "m", positions[500:700]), picked[500:700])
-    assert not np.array_equal(drawn(0.3, "w", "n", positions), picked)
-    assert set(positions[picked]) <= set(positions[drawn(0.4, "w", "m", positions)])
+    numbers = numbers_of("w", "m", positions)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert abs((numbers < 0.3).mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / len(positions))
+    assert np.array_equal(numbers_of("w", "m", positions[500:700]), numbers[500:700])
+    for other in (("w", "n"), ("v", "m")):
+        assert abs(np.corrcoef(numbers, numbers_of(*other, positions))[0, 1]) < 5 / np.sqrt(len(positions))
