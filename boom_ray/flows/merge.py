@@ -31,7 +31,9 @@ from boom_ray.flows.workspace import Workspace, store_root, workspace
 from boom_ray.merging.geometry.portrait import find_portrait, portrait_job
 from boom_ray.merging.job import MergeInputs, MergeJob
 from boom_ray.merging.probe.sample import LossSettings
+from boom_ray.merging.product.package import describe
 from boom_ray.merging.reading.agreement import align_base
+from boom_ray.merging.reading.checkpoint import open_checkpoint
 from boom_ray.merging.run import MergePlan, merge, plan_merge
 from boom_ray.merging.stream import Opened
 from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json
@@ -87,6 +89,9 @@ def _plan(store: Store, inputs: MergeInputs, config: MergeJobConfig) -> list[str
         if opened.base is not None:
             align_base(opened.base, opened.members[0])
         plan = plan_merge(job, opened)
+        if config.evaluation.tasks and inputs.base is not None:  # of a plain folder a complete copy is scored
+            with open_checkpoint(store.resolve(inputs.base.path), inputs.base.name) as base:
+                describe(base).check_pooling(inputs.pooling)
         return _plan_lines(job, opened, plan)
 
 

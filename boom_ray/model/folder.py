@@ -62,8 +62,9 @@ def find_folder(name: str, revision: str | None = None, key: str = "model.base")
     if folder.is_dir():
         return folder.absolute()
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # no name on the hub looks like that
-        what = "is no folder" if folder.exists() else f"does not exist; relative paths start at {Path.cwd()}"
-        raise ModelError(f"The model {name} {what}. Give {key} an existing folder or a hub name.")
+        what = "is no folder" if folder.exists() else "does not exist"
+        origin = "" if folder.is_absolute() else f" (relative paths start at {Path.cwd()})"
+        raise ModelError(f"The model {name} {what}{origin}. Give {key} an existing folder or a hub name.")
     return _download(name, revision, key)
 
 

@@ -11,7 +11,12 @@ import yaml
 from boom_ray.config import MergeConfig
 from boom_ray.config.merge import ProbeConfig
 from boom_ray.config.methods import PARAMETERS
+from boom_ray.flows.geometry import SHORT
+from boom_ray.merging.geometry.portrait import Portrait
+from boom_ray.merging.geometry.report import table as report
+from boom_ray.merging.geometry.signs import Signs
 from boom_ray.merging.methods.registry import METHODS
+from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.merging.tensors.space import Space
 from boom_ray.merging.tensors.vectors import STRIP
 from tests.tiny_model import make_tiny_model
@@ -160,6 +165,19 @@ def test_the_figures_about_multislerp_are_what_the_code_gives():
         ]
         for name in ("riemannian_step", "karcher"):
             assert size(members.update(name, base=False) - whole) / size(average) < 2e-5
+
+
+def test_the_table_of_the_geometry_report_has_its_columns():
+    (found,) = [table for table in tables() if table[0][0] == "column"]
+    columns = {name: row for row in found[1:] for name in re.findall(r"`([^`]+)`", row[0])}
+    recipe = resolve(MergeConfig(method="linear"), [MemberRef("NAME", "", "", 0)])
+    names, sizes, once = ("NAME",), {"w": 3}, np.ones((1, 1), dtype=np.int64)
+    about = Portrait(names, sizes, {"w": np.eye(2)}, {"w": Signs(once, once, 1.0)}, about_base=True)
+    whole = Portrait(names, sizes, {"w": np.eye(1)}, {}, about_base=False)
+    with_base, without = (list(report(one, recipe)[-1]) for one in (about, whole))
+    assert list(columns) == with_base
+    assert [name for name, row in columns.items() if not row[2]] == without
+    assert {name for name, row in columns.items() if row[0].endswith("*")} == set(SHORT)
 
 
 def test_links_to_files_lead_somewhere():

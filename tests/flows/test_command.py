@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ray.exceptions import RayTaskError
 
 from boom_ray.config import MergeJobConfig, RunConfig, load_config
 from boom_ray.errors import ConfigError, DataError, TrainingError
-from boom_ray.flows.command import INTERRUPTED, command
+from boom_ray.flows.command import INTERRUPTED, command, main
 
 DATASET = {"name": "a", "source": "a.jsonl", "task_type": "retrieval"}
 
@@ -121,7 +122,7 @@ def test_main_ends_the_process_with_the_code(file: str, ending: str, code: int) 
         "from boom_ray.config import RunConfig\n"
         "from boom_ray.errors import DataError\n"
         "from boom_ray.flows.command import main\n"
-        "def flow(config):\n"
+        "def flow(config, started):\n"
         "    print('started')\n"
         f"    {ending}\n"
         "main(RunConfig, flow, 'a job')\n"
@@ -129,3 +130,19 @@ def test_main_ends_the_process_with_the_code(file: str, ending: str, code: int) 
     done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (code, "started\n")
     assert "Traceback" not in done.stderr
+
+
+def test_a_process_s_flow_is_told_when_the_process_began(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["job", file])
+    seen: list[float] = []
+
+    def flow(config: RunConfig, started: float | None = None) -> int:
+        assert started is not None
+        seen.append(time.monotonic() - started)
+        return 0
+
+    before = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        main(RunConfig, flow, "a job")
+    assert ended.value.code == 0
+    assert seen[0] > time.monotonic() - before, "the imports came before the call"

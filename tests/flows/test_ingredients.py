@@ -79,7 +79,7 @@ def test_a_base_artifact_is_known_by_its_weights(store):
         ("artifact:member/xyz", ConfigError, "not of the form"),
         ("artifact:member/000000", ModelError, "has no artifact member/000000. Models in"),
         ("artifact:merge/abcdef", ModelError, "members.0.path: the store"),
-        ("/nowhere/at/all", ModelError, "The model /nowhere/at/all does not exist; relative paths"),
+        ("/nowhere/at/all", ModelError, "at/all does not exist. Give members.0.path an existing"),
         ("embedded:nothing", ModelError, "There is no embedded model"),
     ],
 )

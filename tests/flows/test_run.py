@@ -11,8 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from boom_ray.bags.sampling import BagRule
 from boom_ray.config import RunConfig, load_config
-from boom_ray.errors import ConfigError, DataError, EvaluationError, ModelError, TrackingError
-from boom_ray.flows.run import is_everything, run
+from boom_ray.errors import ConfigError, DataError, EvaluationError, MergeError, ModelError, TrackingError
+from boom_ray.flows.run import _as_planned, is_everything, run
 from tests.tiny_job import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -95,15 +95,15 @@ def test_methods_that_look_at_data_use_the_run_s_own(job):
     assert run(load_config(RunConfig, job / "job.yaml", overrides)) == 0
     fresh = [Path(path).parents[1].name for path in set(artifacts(job)) - set(before)]
     assert sorted(set(fresh)) == ["fisher", "merge", "release", "scores"] and fresh.count("fisher") == 2
-    with pytest.raises(ConfigError, match=r"give evaluation\.in_domain"):
-        run(load_config(RunConfig, job / "job.yaml", ["merge.method=greedy_soup", "evaluation.in_domain=[]"]))
+    with pytest.raises(ConfigError, match=r"give evaluation\.selection"):
+        run(load_config(RunConfig, job / "job.yaml", ["merge.method=greedy_soup"]))
 
 
 @pytest.mark.parametrize(
     ("override", "error", "text"),
     [
         ("corpus.datasets.0.source=/nowhere.jsonl", DataError, "/nowhere.jsonl"),
-        ("model.base=/nowhere/model", ModelError, "neither a local folder"),
+        ("model.base=/nowhere/model", ModelError, "/nowhere/model does not exist"),
         ("evaluation.in_domain.0.path=/nowhere/task", EvaluationError, "/nowhere/task"),
         ("tracking.uri=http://127.0.0.1:9", TrackingError, "127.0.0.1:9"),
     ],
@@ -113,6 +113,36 @@ def test_wrong_inputs_are_said_before_any_work(job, override, error, text):
     with pytest.raises(error, match=text):
         run(load_config(RunConfig, job / "job.yaml", [override]))
     assert artifacts(job) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["merge.method=slerp", "bags.ratios=[0.2,0.3,1.0]"], "slerp merges exactly 2 members; there are 3"),
+        (["merge.method=linear", "merge.base=base"], "linear works on whole weights"),
+        (["merge.method=model_stock", "merge.weights=[1,2]"], "model_stock"),
+        (["merge.method=model_stock", "merge.weights=size"], "model_stock"),
+        (["merge.rules=[{tensors: decoder.*, weights: [1,2]}]"], "no tensor is named like 'decoder"),
+        (["merge.rules=[{layers: 7-9, weights: [1,2]}]"], "layers are 0-1"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_said_before_anything_is_trained(job, overrides, text):
+    before = artifacts(job)
+    with pytest.raises(MergeError, match=text):
+        run(load_config(RunConfig, job / "job.yaml", [*overrides, "training.epochs=7", "corpus.max_negatives=1"]))
+    assert artifacts(job) == before
+
+
+def test_a_rule_for_a_tensor_of_the_members_is_no_fault(job):
+    before = artifacts(job)
+    assert run(load_config(RunConfig, job / "job.yaml", ["merge.rules=[{tensors: embeddings.*, weights: [1,2]}]"])) == 0
+    assert {Path(path).parents[1].name for path in set(artifacts(job)) - set(before)} == {"merge", "scores", "release"}
+
+
+def test_sizes_are_known_in_proportion_before_training(job):
+    bags = "bags.members=[{name: a, ratio: 0.25}, {name: b, complement_of: a}]"
+    planned = _as_planned(load_config(RunConfig, job / "job.yaml", [bags]))
+    assert [(ref.name, ref.examples) for ref in planned] == [("a", 250_000), ("b", 750_000)]
 
 
 def test_only_all_examples_once_are_the_baseline():

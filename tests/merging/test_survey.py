@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,16 @@ def told(job: MergeJob, call: Callable[..., object]) -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("density", [0.3, 1.0])
-def test_two_passes_reach_the_end_once(tmp_path: Path, inputs: MergeInputs, density: float) -> None:
-    config = MergeConfig(method="ties", parameters={"scope": "model", "density": density})
-    events = told(MergeJob(Store(tmp_path / "store"), inputs, config), survey)
+@pytest.mark.parametrize("changed", [True, False])
+def test_two_passes_reach_the_end_once(tmp_path: Path, inputs: MergeInputs, changed: bool) -> None:
+    assert inputs.base is not None
+    one = inputs.members[0] if changed else replace(inputs.base, name="same")
+    config = MergeConfig(method="ties", parameters={"scope": "model", "density": 0.3})
+    events = told(MergeJob(Store(tmp_path / "store"), MergeInputs([one], inputs.base), config), survey)
     done = [event.done for event in events]
-    assert {event.total for event in events} == {6 * SIZE}
+    assert {(event.total, event.measure) for event in events} == {(6 * SIZE, "bytes")}
     assert done == sorted(set(done)) and done[-1] == 6 * SIZE
-    assert len(done) == (6 if density < 1 else 4), "a density of 1 needs no second pass"
+    assert len(done) == (6 if changed else 4), "one that is the base has no threshold to search for"
 
 
 def test_one_pass_is_told_in_bytes(tmp_path: Path, inputs: MergeInputs) -> None:

@@ -69,8 +69,8 @@ def deviation(strip: Strip) -> torch.Tensor:
     Computed from distances from the first member, so that elements on which all agree get 0 and no rounding error. In
     float64, because ranks are those of float32: what the order of the members does to the last bits is rounded off.
     """
-    rows = strip.rows.double()
-    rows = rows - rows[0]
+    rows = strip.rows.to(torch.float64, copy=True)
+    rows.sub_(rows[0].clone())
     mean = total(rows).div_(len(rows))
     return total(rows.sub_(mean).square_()).sqrt_()[None]
 

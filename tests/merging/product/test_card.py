@@ -87,3 +87,22 @@ def test_a_merge_of_hub_models_names_them_in_the_front_matter() -> None:
     assert head["base_model"] == ["a/one", "b/two"] and head["base_model_relation"] == "merge"
     head = yaml.safe_load(foreign("a/one", "/models/two").split("---")[1])
     assert head["base_model"] == "Qwen/Qwen3-0.6B" and "base_model_relation" not in head
+
+
+def test_data_that_was_looked_at_is_told_with_its_numbers() -> None:
+    seen = {
+        "corpus": {"key": "k", "fingerprint": "f00d", "examples": {"docs": 6000, "code": 4000}},
+        "examples": {"docs": 512, "code": 500},
+        "settings": {
+            "sample": {"examples": 1012, "seed": 3, "in_batch": {"docs": True}},
+            "loss": {"temperature": 0.05, "precision": "float32"},
+        },
+    }
+    card = model_card(replace(FACTS, looked_at=seen))
+    for text in (
+        "## Data looked at",
+        "looked at 1,012 examples of the corpus `f00d` (examples 1012, seed 3, temperature 0.05, precision float32)",
+        "| docs | 512 | 6,000 |",
+    ):
+        assert text in card
+    assert "Data looked at" not in model_card(FACTS)
