@@ -249,8 +249,13 @@ def _done(event: Event) -> str:
     known = [event.done, event.total] if event.total > 0 else [event.done]
     if event.measure != "bytes":
         return "/".join(f"{value:,.0f}" for value in known)
-    size, name = next(pair for pair in BYTES if max(known) >= pair[0] or pair[0] == 1)
-    return f"{'/'.join(f'{value / size:,.{0 if size == 1 else 1}f}' for value in known)} {name}"
+    return size_text(*known)
+
+
+def size_text(*sizes: float) -> str:
+    """Bytes for people, several in the unit of the largest, e.g. ``2.4 GiB`` or ``1.2/3.6 GiB``."""
+    unit, name = next(pair for pair in BYTES if max(sizes) >= pair[0] or pair[0] == 1)
+    return f"{'/'.join(f'{size / unit:,.{0 if unit == 1 else 1}f}' for size in sizes)} {name}"
 
 
 def _time(seconds: float) -> Text:

@@ -13,8 +13,8 @@ from boom_ray.merging.recipe import Recipe
 from boom_ray.merging.run import MergePlan, is_spread
 from boom_ray.merging.stream import Opened
 from boom_ray.merging.tensors.whole import whole_space
+from boom_ray.progress import size_text
 
-UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 GATHERED = {
     "fisher": "the members' Fisher information",
     "activations": "products of the members' activations",
@@ -98,14 +98,6 @@ def _result(job: MergeJob, plan: MergePlan, known: bool) -> str:
     if known and job.store.get("merge", plan.key) is not None:
         return f"exists already: {job.store.location('merge', plan.key)}"
     return "does not exist yet" if known else "not looked up: that takes the hashes of all models, or data"
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes for people, e.g. ``2.4 GiB``."""
-    for unit, name in UNITS:
-        if nbytes >= unit:
-            return f"{nbytes / unit:.1f} {name}"
-    return f"{nbytes:.0f} bytes"
 
 
 def geometry_line(config: MergeConfig, nbytes: int, known: bool) -> str:
