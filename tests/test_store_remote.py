@@ -124,7 +124,7 @@ def test_threads_and_processes_of_one_machine_fetch_a_file_once(
         with log.open("a") as stream:
             stream.write(f"{Path(source).name}\n")
         time.sleep(0.02)
-        get(source, target, **options)
+        get(self, source, target, **options)
 
     def use(results: Any) -> None:
         with ThreadPoolExecutor(3) as pool:
