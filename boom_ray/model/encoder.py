@@ -131,7 +131,7 @@ def _with_lora(transformer: nn.Module, config: ModelConfig) -> nn.Module:
         target_modules=targets if isinstance(targets, str) else list(targets),
     )
     try:
-        return cast(nn.Module, get_peft_model(transformer, lora))  # type: ignore[arg-type]
+        return cast(nn.Module, get_peft_model(transformer, lora))  # type: ignore[arg-type]  # peft wants PreTrainedModel
     except ValueError as error:
         raise ModelError(f"model.lora.targets does not fit this model: {error}") from error
 

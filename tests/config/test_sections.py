@@ -44,7 +44,7 @@ def test_every_field_has_a_one_line_description(section: type[Section]) -> None:
 def test_sections_are_frozen_and_refuse_unknown_fields() -> None:
     config = TrainingConfig()
     with pytest.raises(ValidationError, match="frozen"):
-        config.epochs = 2  # type: ignore[misc]
+        config.epochs = 2  # type: ignore[misc]  # that it is refused is the point
     with pytest.raises(ValidationError, match="Extra inputs"):
         TrainingConfig(epoch=2)  # type: ignore[call-arg]
 
