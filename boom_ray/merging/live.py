@@ -137,7 +137,7 @@ class LiveMerger:
             base = self._base[key] if recipe.uses_base else None
             found = MemoryVectors(key, self._members[key], base, self._labels, case[2], self._pool, self._fisher[key])
             found.products = self._activations[key]
-            if (recipe.merge_dtype, recipe.uses_base) == (self._known_dtype, self._known.about_base):
+            if recipe.merge_dtype == self._known_dtype:
                 found.know(self._known.space(key, recipe.uses_base))
             self._spaces[case] = found
         if case in self._counted and recipe.needs & {"magnitudes", "model_magnitudes"}:

@@ -77,11 +77,15 @@ class Known:
     whole: WholeModel | None = None
 
     def space(self, key: str, has_base: bool) -> Space | None:
-        """Inner products of a tensor's vectors."""
+        """Inner products of a tensor's vectors, if they were computed for vectors of this kind.
+
+        Those of whole weights also follow from those about the base, but only to rounding, and what is known must not
+        decide a byte.
+        """
         gram = self.grams.get(key)
-        if gram is None or (has_base and not self.about_base):
+        if gram is None or has_base != self.about_base:
             return None
-        return Space.of_differences(gram, whole=not has_base) if self.about_base else Space.of_first(gram)
+        return Space.of_differences(gram, whole=False) if has_base else Space.of_first(gram)
 
 
 class TensorMerger:
@@ -173,7 +177,7 @@ class TensorMerger:
         """Keep what was found out about a tensor."""
         key, found = vectors.name, vectors.found()
         self.bytes_read += vectors.bytes_read
-        if "space" in found and key not in self.known.grams:
+        if "space" in found and self.known.space(key, vectors.has_base) is None:
             self.grams[key] = found["space"].basis
         if "histograms" in found and key not in self.known.histograms:
             self.histograms[key] = found["histograms"].to_arrays()
