@@ -29,7 +29,11 @@ def load_model(path: str, precision: Literal["float32", "bfloat16"], device: str
     options = {"use_safetensors": True, "dtype": getattr(torch, precision)}
     try:
         return SentenceTransformer(
-            path, device=device, local_files_only=True, trust_remote_code=False, model_kwargs=options
+            path,
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,  # said, not left to a default: a model folder never runs code of its own
+            model_kwargs=options,
         )
     except Exception as error:  # transformers raises OSError, KeyError, RuntimeError… for a folder it cannot use
         raise ModelError(f"The model in {path} cannot be loaded: {type(error).__name__}: {error}") from error

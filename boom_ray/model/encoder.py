@@ -99,7 +99,7 @@ def _load_transformer(inner: Path) -> nn.Module:
             inner,
             dtype=torch.float32,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=False,  # a model folder never runs code of its own
             use_safetensors=True,
             output_loading_info=True,
         )

@@ -21,6 +21,7 @@ def load_tokenizer(folder: Path, config: ModelConfig) -> Any:
 
     inner = transformer_dir(folder)
     try:
+        # Said, not left to a default: a model folder never runs code of its own.
         tokenizer = AutoTokenizer.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"The tokenizer in {inner} cannot be loaded: {error}") from error

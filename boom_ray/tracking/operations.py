@@ -6,6 +6,7 @@ import re
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -52,7 +53,7 @@ class Handle:
     last: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
-class Operation:
+class Operation(ABC):
     """One thing to do to a run; doing it twice is the same as doing it once.
 
     Attributes:
@@ -61,17 +62,17 @@ class Operation:
 
     attempts: int = 0
 
+    @abstractmethod
     def apply(self, client: Any, handle: Handle) -> None:
         """Send it; raises whatever MLflow raises."""
-        raise NotImplementedError
 
     def parts(self) -> Iterator[Operation]:
         """Smaller operations that together do the same, so that one refused value does not take others with it."""
         yield self
 
+    @abstractmethod
     def record(self) -> dict[str, Any]:
         """It as JSON, for what could not be delivered."""
-        raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:
         """Contents that belong to `record`, by path."""
