@@ -131,6 +131,10 @@ class Store:
         """Path or URL of an artifact, finished or not."""
         return f"{self.root}/{kind}/{key}"
 
+    def folder(self, name: str) -> str:
+        """A folder below the root as `fs` names it, for what is no artifact."""
+        return f"{self._path}/{name}"
+
     def _place(self, kind: str, key: str) -> str:
         return f"{self._path}/{kind}/{key}"  # as the file system names it, without protocol
 

@@ -19,30 +19,38 @@ def words(dataset: str, number: int, role: str, length: int, vocabulary: int = 1
     return [2, *(5 + (hashes % np.uint64(vocabulary)).astype(int)).tolist(), 3]
 
 
-def example(dataset: str, number: int, negatives: int, label: str | None) -> dict[str, object]:
-    """One row of the TOKENS schema."""
+def example(
+    dataset: str, number: int, negatives: int, label: str | None, positives: int = 1, scored: bool = False
+) -> dict[str, object]:
+    """One row of the TOKENS schema; with ``scored`` it has a grade and, if its number is even, a teacher's scores."""
     length = 3 + number % 7
-    positives = [words(dataset, number, "positive", length)]
+    positive = [words(dataset, number, f"positive{index or ''}", length) for index in range(positives)]
+    taught = scored and number % 2 == 0
     negative = [words(dataset, number, f"negative{index}", 4) for index in range(negatives)]
     return {
         "id": text_id(dataset, str(number)),
         "query": words(dataset, number, "query", length),
-        "positives": positives,
+        "positives": positive,
         "negatives": negative,
         "query_key": text_key(f"{dataset}/{number}/q"),
-        "positive_keys": [text_key(f"{dataset}/{number}/p")],
+        "positive_keys": [text_key(f"{dataset}/{number}/p{index or ''}") for index in range(positives)],
         "negative_keys": [text_key(f"{dataset}/{number}/n{index}") for index in range(negatives)],
         "label_key": text_key(label) if label else None,
-        "score": None,
-        "positive_scores": None,
-        "negative_scores": None,
+        "score": number % 5 / 4 if scored else None,
+        "positive_scores": [number + index / 8 for index in range(positives)] if taught else None,
+        "negative_scores": [-number - index / 8 for index in range(negatives)] if taught else None,
     }
 
 
 def write_tokens(path: Path, dataset: str, rows: int, negatives: int = 2, labels: int = 0, batch: int = 16) -> Path:
     """Write a token file of ``rows`` examples sorted by id, in record batches of ``batch``."""
     made = [example(dataset, number, negatives, f"l{number % labels}" if labels else None) for number in range(rows)]
-    table = pa.Table.from_pylist(sorted(made, key=lambda row: row["id"]), schema=TOKENS)
+    return write_rows(path, made, batch)
+
+
+def write_rows(path: Path, rows: list[dict[str, object]], batch: int = 16) -> Path:
+    """Write a token file of rows of the TOKENS schema, sorted by id."""
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=TOKENS)
     with pa.OSFile(str(path), "wb") as stream, pa.ipc.new_file(stream, TOKENS) as writer:
         writer.write_table(table, max_chunksize=batch)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,31 +10,34 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from boom_ray.artifacts.choice import I64, Choice, Ragged, choose
 from boom_ray.artifacts.plan import Step, share
-from boom_ray.artifacts.tokens import I32, TokenDataset, TokenExample
+from boom_ray.artifacts.tokens import F32, I32, TokenDataset, TokenExample
 from boom_ray.hashing import U64, mix64, stream_key
-
-U64_MAX = 2**64
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's share of a step, and the hashes of the whole step.
+    """One worker's share of a step, and the hashes and scores of the whole step.
 
     Shapes: B queries in the step, b = B/W of them on this worker, K hard negatives at most, P positives at most.
 
     Attributes:
-        dataset: the step's dataset.
+        dataset: the step's dataset; its loss policy is looked up by this name.
         size: B.
         ids: (B,) ids of the examples, for messages.
         texts: distinct token arrays of this worker's share.
         index: (b, 2+K) place in ``texts`` of query, positive and negatives; absent negatives repeat the positive.
         present: (B, 1+K) bool; False for absent negatives.
         query_keys: (B,) int64 views of the hashes of queries' texts.
-        known_positives: (B, P) hashes of all positives, padded with the first.
-        candidate_keys: (B, 1+K) hashes of the passages in the step.
+        known_positives: (B, P) hashes of those positives of each query that are texts of the step, for no other can be
+            met; padded with the first of them.
+        candidate_keys: (B, 1+K) hashes of the passages in the step; 0 for absent negatives.
         labels: (B,) hashes of labels, None for unlabelled data.
-        in_batch: whether other examples' passages are negatives.
+        scores: (B,) float32 graded similarity of query and positive in [0, 1], NaN where a pair has none; None if no
+            pair of the step has one.
+        teacher: (B, 1+K) float32 a teacher's scores of the passages on its own scale, 0 for absent negatives, NaN for
+            present passages without one; None if no passage of the step has one.
     """
 
     dataset: str
@@ -46,15 +50,8 @@ class Batch:
     known_positives: torch.Tensor
     candidate_keys: torch.Tensor
     labels: torch.Tensor | None
-    in_batch: bool
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which positive and negatives of an example take part in a step; numbers into its lists."""
-
-    positive: int
-    negatives: tuple[int, ...]
+    scores: torch.Tensor | None
+    teacher: torch.Tensor | None
 
 
 class BatchReader:
@@ -62,103 +59,89 @@ class BatchReader:
 
     Args:
         corpus: dataset to its examples.
-        in_batch: dataset to its negatives policy.
         negatives: K, most hard negatives per query.
         seed: seed of the choice among an example's positives and negatives.
         rank: this worker.
         workers: W.
     """
 
-    def __init__(
-        self,
-        corpus: Mapping[str, TokenDataset],
-        in_batch: Mapping[str, bool],
-        negatives: int,
-        seed: int,
-        rank: int,
-        workers: int,
-    ) -> None:
+    def __init__(self, corpus: Mapping[str, TokenDataset], negatives: int, seed: int, rank: int, workers: int) -> None:
         """Keep what every step needs."""
-        self.corpus, self.in_batch, self.negatives = corpus, in_batch, negatives
+        self.corpus, self.negatives = corpus, negatives
         self.seed, self.rank, self.workers = seed, rank, workers
 
     def read(self, step: Step) -> Batch:
         """The batch of a step; a pure function of (corpus, step, seed, rank, workers)."""
         source = self.corpus[step.dataset]
-        rows = step.rows
-        examples = [source.example(int(row)) for row in rows]
-        ids = source.ids[rows]
-        choices = self._choose(ids, examples, step)
-        width = max((len(choice.negatives) for choice in choices), default=0)
-        own = share(len(rows), self.rank, self.workers)
-        texts, index = _own_texts(examples[own], choices[own], width)
-        present = np.zeros((len(rows), 1 + width), dtype=np.bool_)
-        keys = np.zeros((len(rows), 1 + width), dtype=np.uint64)
-        for place, (example, choice) in enumerate(zip(examples, choices, strict=True)):
-            used = 1 + len(choice.negatives)
-            present[place, :used] = True
-            keys[place, 0] = example.positive_keys[choice.positive]
-            keys[place, 1:used] = example.negative_keys[list(choice.negatives)]
-        labels = [example.label_key for example in examples]
-        known = None if any(label is None for label in labels) else np.array(labels, dtype=np.uint64)
+        examples, ids = source.examples(step.rows), source.ids[step.rows]
+        positives = Ragged.of([example.positive_keys for example in examples])
+        negatives = Ragged.of([example.negative_keys for example in examples])
+        hashes = mix64(ids, stream_key("choice", self.seed, step.epoch, step.dataset))
+        choice = choose(hashes, positives.counts, negatives.counts, self.negatives)
+        keys = choice.of(positives, negatives)
+        queries = np.array([example.query_key for example in examples], dtype=np.uint64)
+        known = positives.where(np.isin(positives.values, np.concatenate([keys[choice.present], queries])))
+        texts, index = _texts(examples, choice, share(len(ids), self.rank, self.workers))
         return Batch(
             dataset=step.dataset,
-            size=len(rows),
+            size=len(ids),
             ids=ids,
             texts=texts,
             index=torch.from_numpy(index),
-            present=torch.from_numpy(present),
-            query_keys=_signed(np.array([example.query_key for example in examples], dtype=np.uint64)),
-            known_positives=_signed(_padded([example.positive_keys for example in examples])),
+            present=torch.from_numpy(choice.present),
+            query_keys=_signed(queries),
+            known_positives=_signed(known.padded()),
             candidate_keys=_signed(keys),
-            labels=None if known is None else _signed(known),
-            in_batch=self.in_batch[step.dataset],
+            labels=_labels(examples),
+            scores=_scores(examples),
+            teacher=_teacher(examples, choice, positives.counts, negatives.counts),
         )
 
-    def _choose(self, ids: U64, examples: Sequence[TokenExample], step: Step) -> list[Choice]:
-        """One positive and K negatives of every example by keyed hash: another choice each epoch, the same each run."""
-        hashes = mix64(ids, stream_key("choice", self.seed, step.epoch, step.dataset))
-        choices = []
-        for example, value in zip(examples, hashes, strict=True):
-            positive = int(value) * len(example.positives) // U64_MAX
-            count = len(example.negatives)
-            chosen = range(count)
-            if count > self.negatives:
-                order = mix64(np.arange(count, dtype=np.uint64), int(value))
-                chosen = np.sort(np.argsort(order, kind="stable")[: self.negatives]).tolist()
-            choices.append(Choice(positive, tuple(chosen)))
-        return choices
 
-
-def _own_texts(
-    examples: Sequence[TokenExample], choices: Sequence[Choice], width: int
-) -> tuple[list[I32], npt.NDArray[np.int64]]:
-    """Distinct token arrays and the (b, 2+K) places of query, positive and negatives among them."""
+def _texts(examples: Sequence[TokenExample], choice: Choice, own: slice) -> tuple[list[I32], npt.NDArray[np.int64]]:
+    """Distinct token arrays of the ``own`` examples and the (b, 2+K) places of query, positive and negatives."""
     texts: list[I32] = []
-    places: dict[bytes, int] = {}
-
-    def place_of(tokens: I32) -> int:
-        key = tokens.tobytes()
-        if key not in places:
-            places[key] = len(texts)
-            texts.append(tokens)
-        return places[key]
-
-    index = np.zeros((len(examples), 2 + width), dtype=np.int64)
-    for row, (example, choice) in enumerate(zip(examples, choices, strict=True)):
-        index[row, 0] = place_of(example.query)
-        index[row, 1:] = place_of(example.positives[choice.positive])
-        for column, number in enumerate(choice.negatives):
-            index[row, 2 + column] = place_of(example.negatives[number])
-    return texts, index
+    present = choice.present[own]
+    used = present.sum(axis=1) - 1
+    rows = zip(examples[own], choice.positive[own].tolist(), choice.negatives[own].tolist(), used.tolist(), strict=True)
+    for example, positive, negatives, count in rows:
+        texts += [example.query, example.positives[positive], *example.negatives.take(negatives[:count])]
+    keys = [text.tobytes() for text in texts]
+    distinct = dict(zip(keys, texts, strict=True))
+    places = dict(zip(distinct, range(len(distinct)), strict=True))
+    there = np.concatenate([np.ones((len(present), 1), np.bool_), present], axis=1)
+    index = np.zeros(there.shape, dtype=np.int64)
+    index[there] = [places[key] for key in keys]
+    return list(distinct.values()), np.where(there, index, index[:, 1:2])
 
 
-def _padded(lists: Sequence[U64]) -> U64:
-    """(B, P) from lists of at least one each, shorter ones padded with their first entry."""
-    width = max(len(values) for values in lists)
-    return np.stack([np.concatenate([values, np.repeat(values[:1], width - len(values))]) for values in lists])
+def _labels(examples: Sequence[TokenExample]) -> torch.Tensor | None:
+    """(B,) hashes of the labels; None if one has none."""
+    labels = [example.label_key for example in examples]
+    return None if None in labels else _signed(labels)
 
 
-def _signed(values: U64) -> torch.Tensor:
+def _scores(examples: Sequence[TokenExample]) -> torch.Tensor | None:
+    """(B,) graded scores, NaN for none; None if there is no score at all."""
+    scores = [math.nan if (score := example.score) is None else score for example in examples]
+    return None if all(map(math.isnan, scores)) else torch.tensor(scores, dtype=torch.float32)
+
+
+def _teacher(examples: Sequence[TokenExample], choice: Choice, positives: I64, negatives: I64) -> torch.Tensor | None:
+    """(B, 1+K) the teacher's scores of the chosen passages; None if there is none."""
+    lists = [(example.positive_scores, example.negative_scores) for example in examples]
+    if all(one is None and other is None for one, other in lists):
+        return None
+    found = choice.of(_scored([one for one, _ in lists], positives), _scored([other for _, other in lists], negatives))
+    return torch.from_numpy(found)
+
+
+def _scored(lists: Sequence[F32 | None], counts: I64) -> Ragged:
+    """Scores of every text, NaN where an example has none."""
+    rows = zip(lists, counts.tolist(), strict=True)
+    return Ragged.of([np.full(count, np.nan, np.float32) if scores is None else scores for scores, count in rows])
+
+
+def _signed(values: U64 | Sequence[int | None]) -> torch.Tensor:
     """The same bits as int64, which torch compares on every device."""
-    return torch.from_numpy(np.ascontiguousarray(values).view(np.int64))
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint64).view(np.int64))

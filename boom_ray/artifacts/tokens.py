@@ -6,44 +6,84 @@ The files are those of the corpus stage (schema `TOKENS` of `boom_ray.corpus.sch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from boom_ray.artifacts.columns import Lists, Nested, Numbers, Texts
 from boom_ray.errors import StoreError
 from boom_ray.hashing import U64
 from boom_ray.store import Artifact, Store
 
 I32 = npt.NDArray[np.int32]
+F32 = npt.NDArray[np.float32]
 TOKEN_FILE = "tokens.arrow"
 PART = "part"
+ROLES = ("positive", "negative")
 
 
-@dataclass(frozen=True)
 class TokenExample:
-    """One example as views into the file.
+    """One example: views into the file, each made when it is asked for, so that what is not used costs nothing."""
 
-    Attributes:
-        query: (t,) token ids, prompt and special tokens included.
-        positives: token ids of each positive.
-        negatives: token ids of each hard negative.
-        query_key: hash of the query's text.
-        positive_keys: (P,) hashes of the positives' texts.
-        negative_keys: (N,) hashes of the negatives' texts.
-        label_key: hash of the label, None without one.
-    """
+    __slots__ = ("_block", "_row")
 
-    query: I32
-    positives: Sequence[I32]
-    negatives: Sequence[I32]
-    query_key: int
-    positive_keys: U64
-    negative_keys: U64
-    label_key: int | None
+    def __init__(self, block: _Block, row: int) -> None:
+        """Row ``row`` of a block."""
+        self._block, self._row = block, row
+
+    @property
+    def query(self) -> I32:
+        """(t,) token ids, prompt and special tokens included."""
+        return self._block.query[self._row]
+
+    @property
+    def positives(self) -> Texts:
+        """Token ids of each positive."""
+        return self._block.positives[self._row]
+
+    @property
+    def negatives(self) -> Texts:
+        """Token ids of each hard negative."""
+        return self._block.negatives[self._row]
+
+    @property
+    def query_key(self) -> int:
+        """Hash of the query's text."""
+        return int(self._block.query_key[self._row])
+
+    @property
+    def positive_keys(self) -> U64:
+        """(P,) hashes of the positives' texts."""
+        return self._block.positive_keys[self._row]
+
+    @property
+    def negative_keys(self) -> U64:
+        """(N,) hashes of the negatives' texts."""
+        return self._block.negative_keys[self._row]
+
+    @property
+    def label_key(self) -> int | None:
+        """Hash of the label, None without one."""
+        found = self._block.label_key[self._row]
+        return None if found is None else int(found)
+
+    @property
+    def score(self) -> float | None:
+        """Graded similarity of query and positive in [0, 1], None if the pair has none."""
+        found = self._block.score[self._row]
+        return None if found is None else float(found)
+
+    @property
+    def positive_scores(self) -> F32 | None:
+        """(P,) a teacher's scores of the positives on its own scale, None without a teacher."""
+        return self._block.positive_scores.optional(self._row)
+
+    @property
+    def negative_scores(self) -> F32 | None:
+        """(N,) a teacher's scores of the negatives on its own scale, None without a teacher."""
+        return self._block.negative_scores.optional(self._row)
 
 
 class TokenDataset:
@@ -75,58 +115,30 @@ class TokenDataset:
 
     def example(self, row: int) -> TokenExample:
         """Example ``row``; constant time."""
-        place = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._blocks[place].example(int(row - self._starts[place]))
+        return self.examples(np.array([row]))[0]
+
+    def examples(self, rows: npt.NDArray[np.int64]) -> list[TokenExample]:
+        """The examples of (B,) rows, in their order."""
+        places = np.searchsorted(self._starts, rows, side="right") - 1
+        inside = rows - self._starts[places]
+        return [
+            TokenExample(self._blocks[place], row) for place, row in zip(places.tolist(), inside.tolist(), strict=True)
+        ]
 
 
 class _Block:
-    """Numpy views of one record batch."""
+    """Views of one record batch."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self.rows = batch.num_rows
         raw = np.frombuffer(batch.column("id").buffers()[1], dtype=">u8").reshape(-1, 2)
         self.ids = raw[: self.rows, 0].astype(np.uint64)
-        self._query = _Lists(batch.column("query"))
-        self._texts = {name: _Nested(batch.column(name)) for name in ("positives", "negatives")}
-        self._keys = {name: _Lists(batch.column(name)) for name in ("positive_keys", "negative_keys")}
-        self._query_key = batch.column("query_key").to_numpy()
-        label = batch.column("label_key")
-        self._label_null = label.is_null().to_numpy(zero_copy_only=False)
-        self._label = label.fill_null(0).to_numpy(zero_copy_only=False)
-
-    def example(self, row: int) -> TokenExample:
-        return TokenExample(
-            query=self._query[row],
-            positives=self._texts["positives"][row],
-            negatives=self._texts["negatives"][row],
-            query_key=int(self._query_key[row]),
-            positive_keys=self._keys["positive_keys"][row],
-            negative_keys=self._keys["negative_keys"][row],
-            label_key=None if self._label_null[row] else int(self._label[row]),
-        )
-
-
-class _Lists:
-    """Rows of a list column as slices of its values."""
-
-    def __init__(self, column: pa.ListArray) -> None:
-        self._offsets = column.offsets.to_numpy()
-        self._values = column.values.to_numpy(zero_copy_only=False)
-
-    def __getitem__(self, row: int) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = self._values[self._offsets[row] : self._offsets[row + 1]]
-        return values
-
-
-class _Nested:
-    """Rows of a list-of-lists column as lists of slices."""
-
-    def __init__(self, column: pa.ListArray) -> None:
-        self._offsets = column.offsets.to_numpy()
-        self._inner = _Lists(column.values)
-
-    def __getitem__(self, row: int) -> list[npt.NDArray[Any]]:
-        return [self._inner[place] for place in range(self._offsets[row], self._offsets[row + 1])]
+        self.query = Lists(batch.column("query"))
+        self.positives, self.negatives = Nested(batch.column("positives")), Nested(batch.column("negatives"))
+        self.positive_keys, self.negative_keys = (Lists(batch.column(f"{one}_keys")) for one in ROLES)
+        self.positive_scores, self.negative_scores = (Lists(batch.column(f"{one}_scores")) for one in ROLES)
+        self.query_key = Numbers(batch.column("query_key"))
+        self.label_key, self.score = Numbers(batch.column("label_key")), Numbers(batch.column("score"))
 
 
 def open_corpus(store: Store, parts: dict[str, list[str]]) -> dict[str, TokenDataset]:

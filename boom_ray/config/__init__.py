@@ -5,11 +5,13 @@ from boom_ray.config.cluster import ClusterConfig, TrackingConfig
 from boom_ray.config.corpus import ColumnsConfig, CorpusConfig, DatasetConfig, EmbeddedConfig
 from boom_ray.config.evaluation import EvaluationConfig, TaskConfig
 from boom_ray.config.load import load_config, to_yaml
+from boom_ray.config.loss import LossConfig
 from boom_ray.config.merge import MergeConfig, ProbeConfig, RuleConfig
 from boom_ray.config.merge_job import MemberConfig, MergeJobConfig
+from boom_ray.config.model import DenseConfig, LoraConfig, ModelConfig
 from boom_ray.config.run import RunConfig
 from boom_ray.config.section import Section
-from boom_ray.config.training import LoraConfig, ModelConfig, ResourcesConfig, TrainingConfig
+from boom_ray.config.training import MatryoshkaConfig, ProgressScoresConfig, ResourcesConfig, TrainingConfig
 
 __all__ = [
     "BagConfig",
@@ -18,15 +20,19 @@ __all__ = [
     "ColumnsConfig",
     "CorpusConfig",
     "DatasetConfig",
+    "DenseConfig",
     "EmbeddedConfig",
     "EvaluationConfig",
     "LoraConfig",
+    "LossConfig",
+    "MatryoshkaConfig",
     "MemberConfig",
     "MergeConfig",
     "MergeJobConfig",
     "MixtureConfig",
     "ModelConfig",
     "ProbeConfig",
+    "ProgressScoresConfig",
     "ResourcesConfig",
     "RuleConfig",
     "RunConfig",

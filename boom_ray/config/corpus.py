@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from boom_ray.config.section import Section, runtime
+from boom_ray.config.loss import LossConfig
+from boom_ray.config.section import KeyedError, Section, runtime
 
 TaskType = Literal["retrieval", "reranking", "sts", "classification", "clustering", "pair", "bitext"]
 LABEL_TASKS: frozenset[str] = frozenset({"classification", "clustering"})
@@ -55,8 +56,9 @@ class DatasetConfig(Section):
         0.75,
         ge=0,
         le=1,
-        description="a scored pair is a positive from this share of score_range on; others are set aside",
+        description="a scored pair is a positive from this share of score_range on; a graded loss takes all pairs",
     )
+    loss: LossConfig = Field(LossConfig(), description="what its steps are trained with")
 
     @property
     def is_symmetric(self) -> bool:
@@ -69,6 +71,16 @@ class DatasetConfig(Section):
     def uses_in_batch(self) -> bool:
         """Whether the other examples of a step serve as negatives (PAPER.md section 4)."""
         return self.task_type not in LABEL_TASKS if self.in_batch is None else self.in_batch
+
+    @model_validator(mode="after")
+    def _own_negatives_only(self) -> Self:
+        other = [direction for direction in self.loss.directions if direction != "query_to_passage"]
+        if other and not self.uses_in_batch:
+            raise KeyedError(
+                "loss.directions",
+                f"{' and '.join(other)} need the other examples of the step; set in_batch=true or leave them out",
+            )
+        return self
 
     @model_validator(mode="after")
     def _score_range(self) -> Self:

@@ -10,8 +10,9 @@ from boom_ray.config.cluster import ClusterConfig, TrackingConfig
 from boom_ray.config.corpus import CorpusConfig
 from boom_ray.config.evaluation import EvaluationConfig
 from boom_ray.config.merge import MergeConfig
+from boom_ray.config.model import TEXT, ModelConfig
 from boom_ray.config.section import Section, runtime
-from boom_ray.config.training import TEXT, ModelConfig, TrainingConfig
+from boom_ray.config.training import TrainingConfig
 
 TAKEN = frozenset({"base", "merged"})
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -53,13 +54,13 @@ class FolderModelConfig(Section):
         return self
 
 
-class LossConfig(Section):
-    """The training loss, for methods that look at data."""
+class TrainedLossConfig(Section):
+    """How members were trained, for methods that look at data; the loss itself is a field of every dataset."""
 
     temperature: float = Field(0.02, gt=0, description="InfoNCE's temperature; divides the cosine")
     negatives: int = Field(7, ge=0, description="hard negatives per query; texts")
     precision: Literal["bfloat16", "float32"] = Field("float32", description="type of the forward pass")
-    micro_batch_tokens: int = runtime(4096, "tokens (padding included) of one forward pass", ge=64)
+    micro_batch_tokens: int | None = runtime(None, "most tokens of one forward pass; null: 4096", ge=64)
 
     def full(self) -> TrainingConfig:
         """The same as the section of training."""
@@ -78,7 +79,7 @@ class MergeJobConfig(Section):
     corpus: CorpusConfig | None = Field(
         None, description="training data, for methods that look at data (fisher, regmean, self_positioning)"
     )
-    loss: LossConfig = Field(LossConfig(), description="training loss, for methods that look at data")
+    loss: TrainedLossConfig = Field(TrainedLossConfig(), description="training loss, for methods that look at data")
     evaluation: EvaluationConfig = Field(
         EvaluationConfig(),
         description="what members, base and merged model are scored on; greedy_soup needs selection",

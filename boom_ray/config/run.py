@@ -11,8 +11,9 @@ from boom_ray.config.cluster import ClusterConfig, TrackingConfig
 from boom_ray.config.corpus import CorpusConfig
 from boom_ray.config.evaluation import EvaluationConfig
 from boom_ray.config.merge import MergeConfig
+from boom_ray.config.model import ModelConfig
 from boom_ray.config.section import Section
-from boom_ray.config.training import ModelConfig, TrainingConfig
+from boom_ray.config.training import TrainingConfig
 
 
 class RunConfig(Section):

@@ -1,4 +1,4 @@
-"""The base model and how a member is trained."""
+"""How a member is trained, and on what."""
 
 from __future__ import annotations
 
@@ -8,71 +8,70 @@ from pydantic import Field, model_validator
 
 from boom_ray.config.section import Section, runtime
 
-TEXT = "{text}"
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-
-
-class LoraConfig(Section):
-    """Low-rank adapters (peft); folded into the weights when a member is saved."""
-
-    rank: int = Field(32, ge=1, description="rank r of the update B·A")
-    alpha: float = Field(32.0, gt=0, description="scale numerator; the update is alpha/rank · B·A")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before A, probability")
-    targets: tuple[str, ...] | Literal["all-linear"] = Field(
-        "all-linear", description="names of the linear layers that get an adapter"
-    )
-
-
-class ModelConfig(Section):
-    """The base every member starts from, and how its hidden states become an embedding."""
-
-    base: str = Field(
-        "embedded:all-MiniLM-L6-v2",
-        description="local folder or hub name of a sentence-transformers or transformers model; embedded: from PyPI",
-    )
-    revision: str | None = Field(None, description="revision on the hub")
-    pooling: Literal["cls", "mean", "lasttoken"] | None = Field(
-        None, description="how token states become one vector; null: as the folder says, mean if it says nothing"
-    )
-    normalize: bool = Field(True, description="scale embeddings to length 1")
-    append_eos: bool | None = Field(
-        None, description="end every text with the end-of-sequence token; null: if pooling is lasttoken"
-    )
-    query_template: str = Field(
-        TEXT, description="{task} and {text} of a query, e.g. 'Instruct: {task}\\nQuery: {text}'"
-    )
-    passage_template: str = Field(TEXT, description="{text} of a passage of an asymmetric task")
-    lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
-    gradient_checkpointing: bool = runtime(False, "recompute activations in the backward pass to save memory")
-
-    @model_validator(mode="after")
-    def _templates(self) -> Self:
-        for name in ("query_template", "passage_template"):
-            if not getattr(self, name).endswith(TEXT) or getattr(self, name).count(TEXT) != 1:
-                raise ValueError(
-                    f"{name} must end with {{text}}, and have it once, so that it can be saved as a prompt"
-                )
-        return self
-
-    def query_prompt(self, instruction: str) -> str:
-        """What stands before a query's text."""
-        return self.query_template.removesuffix(TEXT).replace("{task}", instruction)
-
-    def passage_prompt(self) -> str:
-        """What stands before a passage's text."""
-        return self.passage_template.removesuffix(TEXT)
+Count = Annotated[int, Field(ge=1)]
 
 
 class ResourcesConfig(Section):
     """Where members are trained; nothing here changes what they learn beyond rounding."""
 
-    workers: int = runtime(1, "Ray Train workers per member", ge=1)
-    cpus_per_worker: float = runtime(1, "CPU cores of a worker", gt=0)
+    workers: Count | tuple[Count, Count] = runtime(
+        1, "Ray Train workers per member; [least, most]: as many as there is room for, also after one is lost"
+    )
+    cpus_per_worker: float = runtime(1, "CPU cores of a worker, and threads of its arithmetic", gt=0)
     gpus_per_worker: float = runtime(0, "GPUs of a worker (a whole number, or a share of one)", ge=0)
-    memory_gb_per_worker: float = runtime(1.5, "memory of a worker, to limit how many members run at once; GiB", gt=0)
+    memory_gb_per_worker: float | None = runtime(
+        None,
+        "memory of a worker, to limit how many members run at once and what a step keeps; GiB; null: its share by CPUs",
+        gt=0,
+    )
     accelerator_type: str | None = runtime(None, "Ray accelerator type, e.g. H100")
     max_parallel_members: int | None = runtime(None, "most members at once; null: as many as fit", ge=1)
     max_failures: int = runtime(2, "restarts of a member from its last checkpoint", ge=0)
+
+    @model_validator(mode="after")
+    def _least_first(self) -> Self:
+        if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
+            raise ValueError(f"workers must be [least, most] with least <= most; got {list(self.workers)}")
+        return self
+
+    @property
+    def least_workers(self) -> int:
+        """The smallest number of workers that a member trains with."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """The largest."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+
+class MatryoshkaConfig(Section):
+    """Embeddings whose first coordinates are embeddings of their own (Kusupati et al. 2022, arXiv 2205.13147)."""
+
+    dimensions: tuple[Count, ...] = Field(min_length=1, description="widths the loss is taken at, e.g. [384, 128, 64]")
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="weight of each width; empty: all 1")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError(f"matryoshka.dimensions has a width twice: {list(self.dimensions)}")
+        if self.weights and len(self.weights) != len(self.dimensions):
+            raise ValueError(
+                f"matryoshka.weights has {len(self.weights)} numbers for {len(self.dimensions)} dimensions"
+            )
+        return self
+
+
+class ProgressScoresConfig(Section):
+    """Scores of a member while it trains, measured elsewhere; training never waits for them."""
+
+    every: int = runtime(500, "steps between evaluations", ge=1)
+    tasks: tuple[str, ...] = runtime(
+        (), "names of evaluation tasks; empty: those of evaluation.selection, else of evaluation.in_domain"
+    )
+    cpus: float = runtime(1, "CPU cores of an evaluation", gt=0)
+    gpus: float = runtime(0, "GPUs of an evaluation", ge=0)
 
 
 class TrainingConfig(Section):
@@ -81,16 +80,35 @@ class TrainingConfig(Section):
     epochs: int = Field(1, ge=1, description="passes over the bag")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the whole plan")
     batch_size: int = Field(256, ge=2, description="queries per step over all workers; examples")
+    accumulation: int = Field(
+        1, ge=1, description="steps whose gradients are averaged for one update; negatives come from one step alone"
+    )
     negatives: int = Field(7, ge=0, description="hard negatives per query; texts")
+    temperature: float = Field(
+        0.02, gt=0, description="InfoNCE's temperature where a dataset's loss has none of its own"
+    )
+    matryoshka: MatryoshkaConfig | None = Field(None, description="also train the first coordinates on their own")
+
     learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of AdamW")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="each block's rate is this times that of the block above it; 1: one rate"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay; biases and norms have none")
+    no_decay: tuple[str, ...] = Field((), description="patterns of names of other parameters without weight decay")
     betas: tuple[Momentum, Momentum] = Field((0.9, 0.999), description="AdamW's momentum factors")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
-    decay: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls to 0 after that")
+    eps: float = Field(1e-8, gt=0, description="AdamW's term that keeps divisions finite")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the updates in which the rate rises from 0")
+    decay: Literal["linear", "cosine", "constant", "wsd"] = Field(
+        "linear", description="how the rate falls after that; wsd: stays, then falls in the last decay_ratio"
+    )
+    decay_ratio: float = Field(0.1, gt=0, le=1, description="share of the updates in which wsd falls")
+    final_ratio: float = Field(0.0, ge=0, le=1, description="rate at the end as a share of learning_rate")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this L2 norm")
-    temperature: float = Field(0.02, gt=0, description="InfoNCE's temperature; divides the cosine")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="the member is the moving average of the weights, this being the old one's share"
+    )
     precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="type of the forward pass; weights are float32"
+        "bfloat16", description="type of forward and backward pass; weights, their sums of gradients and AdamW: float32"
     )
     dropout: float | None = Field(
         0.0,
@@ -98,17 +116,47 @@ class TrainingConfig(Section):
         lt=1,
         description="dropout probability everywhere; null: as the base says; without it the number of workers is free",
     )
-    micro_batch_tokens: int = runtime(4096, "tokens (padding included) of one forward pass", ge=64)
-    checkpoint_every: int = runtime(200, "steps between checkpoints", ge=1)
+    on_bad_step: Literal["stop", "skip"] = Field(
+        "stop",
+        description="what a step does whose loss or gradient is not finite, or whose loss leaps: stop or no update",
+    )
+    max_leap: float | None = Field(
+        None, gt=1, description="a loss this many times its dataset's moving average is a bad step; null: never"
+    )
+
+    parallelism: Literal["ddp", "fsdp"] = runtime(
+        "ddp", "ddp: every worker holds the model; fsdp: each holds a share of weights, gradients and moments (FSDP2)"
+    )
+    micro_batch_tokens: int | None = runtime(
+        None, "most tokens of one forward pass; null: 2048 on CPUs, 32768 on GPUs", ge=64
+    )
+    kept_tokens: int | None = runtime(
+        None,
+        "most tokens whose activations a step keeps, the rest is computed twice (GradCache); null: as memory allows",
+        ge=0,
+    )
+    attention: Literal["auto", "padded", "plain"] = runtime(
+        "auto", "auto: without padding on GPUs where the model allows; padded: never; plain: transformers' own"
+    )
+    compile: bool | None = runtime(None, "torch.compile for the model's blocks; null: on GPUs")
+    read_ahead: int = runtime(4, "steps that are read and cut before they are needed", ge=1)
+    checkpoint_every: int | None = runtime(200, "steps between checkpoints; null: none by steps", ge=1)
+    checkpoint_minutes: float | None = runtime(
+        None, "minutes between checkpoints, looked at every log_every steps", gt=0
+    )
     keep_checkpoints: int = runtime(2, "checkpoints kept per member", ge=1)
     log_every: int = runtime(10, "steps between figures in MLflow and the progress table", ge=1)
+    scores: ProgressScoresConfig | None = runtime(None, "evaluate while training, on other resources")
     resources: ResourcesConfig = runtime(ResourcesConfig(), "workers and what they get")
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
-        if self.batch_size % self.resources.workers:
+    def _workers_have_work(self) -> Self:
+        most = self.resources.most_workers
+        if self.batch_size < most:
+            raise ValueError(f"batch_size={self.batch_size} gives no query to some of resources.workers={most}")
+        if self.dropout != 0 and not isinstance(self.resources.workers, int):
             raise ValueError(
-                f"batch_size={self.batch_size} does not divide among resources.workers={self.resources.workers}"
+                "with dropout a member depends on the number of workers, so resources.workers must be one number"
             )
         return self
 
@@ -116,5 +164,10 @@ class TrainingConfig(Section):
         """As for every section; with dropout, also what decides which texts share a mask."""
         found = super().identity()
         if self.dropout != 0:
-            found |= {"workers": self.resources.workers, "micro_batch_tokens": self.micro_batch_tokens}
+            found |= {
+                "workers": self.resources.workers,
+                "micro_batch_tokens": self.micro_batch_tokens,
+                "on_gpu": self.resources.gpus_per_worker > 0,
+                "attention": self.attention,
+            }
         return found

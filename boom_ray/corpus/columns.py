@@ -12,8 +12,11 @@ from boom_ray.corpus.readers import BadRow
 
 QUERY = ("query", "anchor", "sentence1", "question")
 POSITIVE = ("pos", "positive", "sentence2", "answer")
+SCORE = ("score", "label")
+TEACHER = ("pos_scores", "neg_scores")
 NEGATIVE = re.compile(r"neg|negatives?(_\d+)?")
 SCORED_TASKS = frozenset({"sts", "pair"})
+NO_SCORE = "missing score column"
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,24 @@ def find_roles(dataset: DatasetConfig, present: tuple[str, ...]) -> Roles:
         present: the row's column names.
 
     Raises:
-        BadRow: a column that is needed, or named in the configuration, is missing.
+        BadRow: a column that is needed, also by the dataset's loss, or named in the configuration is missing.
     """
+    roles = _roles(dataset, present)
+    if dataset.loss.is_graded and roles.score is None:
+        raise BadRow(NO_SCORE, f"{score_needed(dataset)}; present are {', '.join(present)}")
+    return roles
+
+
+def score_needed(dataset: DatasetConfig) -> str:
+    """What a dataset misses whose graded loss finds no score column."""
+    where = f"corpus.datasets.{dataset.name}"
+    return (
+        f"a score column ({', '.join(SCORE)}) is missing, which {where}.loss.kind={dataset.loss.kind} needs: name it "
+        f"in {where}.columns.score, or choose loss.kind=infonce"
+    )
+
+
+def _roles(dataset: DatasetConfig, present: tuple[str, ...]) -> Roles:
     columns = dataset.columns
     named = _named(columns)
     absent = [f"{role}={name}" for role, name in named if name not in present]
@@ -64,10 +83,10 @@ def find_roles(dataset: DatasetConfig, present: tuple[str, ...]) -> Roles:
         query=query,
         positive=positive,
         negatives=columns.negative or _negatives(present),
-        score=first(columns.score, ("score", "label") if dataset.task_type in SCORED_TASKS else ()),
+        score=first(columns.score, SCORE if dataset.task_type in SCORED_TASKS or dataset.loss.is_graded else ()),
         instruction=instruction,
-        positive_scores=first(None, ("pos_scores",)),
-        negative_scores=first(None, ("neg_scores",)),
+        positive_scores=first(None, TEACHER[:1]),
+        negative_scores=first(None, TEACHER[1:]),
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from boom_ray.config import DatasetConfig
+from boom_ray.corpus.columns import NO_SCORE, TEACHER, score_needed
 from boom_ray.corpus.examples import BELOW
+from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, TAUGHT
+from boom_ray.errors import DataError
 from boom_ray.store import Artifact
 
 REJECTED = "rejected: "
@@ -19,7 +24,8 @@ def dataset_figures(read: dict[str, int], sealed: dict[str, Any]) -> dict[str, A
 
     Returns:
         ``read`` = ``rows`` + ``duplicates`` + ``overlapping`` + all of ``rejected`` + all of ``set_aside``, in rows;
-        ``negatives`` left out by reason, in texts; ``mean_tokens`` per text by role.
+        ``negatives`` left out by reason, in texts; ``mean_tokens`` per text by role; ``taught``, the examples read
+        whose positives and negatives have a teacher's scores.
     """
     tokens = sealed["tokens"]
     roles = (("query", "queries"), ("positive", "positives"), ("negative", "negatives"))
@@ -34,6 +40,7 @@ def dataset_figures(read: dict[str, int], sealed: dict[str, Any]) -> dict[str, A
         "negatives_left_out": {
             name.removeprefix("negatives "): n for name, n in sorted(read.items()) if name.startswith("negatives ")
         },
+        TAUGHT: read.get(TAUGHT, 0),
         "texts": {plural: tokens.get(plural, 0) for _, plural in roles},
         "mean_tokens": {
             one: round(tokens.get(f"{one}_tokens", 0) / max(1, tokens.get(plural, 0)), 2) for one, plural in roles
@@ -76,3 +83,34 @@ def empty_message(name: str, facts: dict[str, Any]) -> str:
         f"Dataset {name} keeps no row of {facts['read']} read ({reasons or 'its files are empty'}). Check its source, "
         f"columns and task_type, or take it out of corpus.datasets."
     )
+
+
+def check_scores(dataset: DatasetConfig, read: Mapping[str, int]) -> None:
+    """Refuse a dataset none of whose rows has the scores that its loss needs.
+
+    Args:
+        dataset: its configuration.
+        read: what the first pass counted (`boom_ray.corpus.staging.Stage.counts`).
+
+    Raises:
+        DataError: there is no such row.
+    """
+    kept = read.get(CONTRASTIVE, 0) + read.get(LABELLED, 0)
+    if dataset.loss.is_graded and not kept and read.get(REJECTED + NO_SCORE):
+        raise DataError(f"Dataset {dataset.name}: {score_needed(dataset)}.")
+    if kept:
+        check_taught(dataset, read.get(TAUGHT, 0))
+
+
+def check_taught(dataset: DatasetConfig, taught: int) -> None:
+    """Refuse a dataset whose loss follows a teacher, but none of whose examples has a teacher's scores.
+
+    Raises:
+        DataError: the loss needs scores and ``taught``, the number of examples that have them, is 0.
+    """
+    if dataset.loss.is_taught and not taught:
+        raise DataError(
+            f"Dataset {dataset.name}: corpus.datasets.{dataset.name}.loss.kind={dataset.loss.kind} needs a teacher's "
+            f"scores, but no example has both of the columns {' and '.join(TEACHER)}. Add them to the source as lists "
+            f"of numbers, one per text of pos and neg, or choose loss.kind=infonce."
+        )

@@ -32,6 +32,11 @@ class Example:
     positive_scores: list[float] | None = None
     negative_scores: list[float] | None = None
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether a teacher has scored its positives and its negatives."""
+        return self.positive_scores is not None and self.negative_scores is not None
+
     def id(self) -> bytes:
         """16-byte hash of the whole content; equal examples, wherever they stand, have equal ids."""
         rest = [self.score, self.label, self.instruction, self.positive_scores, self.negative_scores]
@@ -49,7 +54,7 @@ def to_example(row: Row, dataset: DatasetConfig, max_negatives: int, counts: Cou
         counts: what was left out is counted here: `BELOW`, `TRIMMED` and negatives by reason.
 
     Returns:
-        The example, or None for a scored pair below ``positive_from``.
+        The example, or None for a scored pair below ``positive_from``, unless the dataset's loss is graded.
 
     Raises:
         BadRow: the row has not what it takes.
@@ -64,7 +69,7 @@ def to_example(row: Row, dataset: DatasetConfig, max_negatives: int, counts: Cou
     example = Example(query, _positives(row, roles), instruction=instruction, score=_score(row, roles, dataset))
     example.positive_scores = _scores(row, roles.positive_scores, len(example.positives))
     _add_negatives(example, row, roles, max_negatives, counts)
-    if example.score is not None and example.score < dataset.positive_from:
+    if example.score is not None and example.score < dataset.positive_from and not dataset.loss.is_graded:
         counts[BELOW] += 1
         return None
     return example

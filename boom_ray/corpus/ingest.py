@@ -14,11 +14,11 @@ from typing import Any
 import boom_ray.runtime
 from boom_ray.artifacts.tokens import PART
 from boom_ray.config import CorpusConfig, DatasetConfig
-from boom_ray.corpus.counts import dataset_figures, empty_message
+from boom_ray.corpus.counts import check_scores, check_taught, dataset_figures, empty_message
 from boom_ray.corpus.decontaminate import EvaluationTexts, held_out_digest
 from boom_ray.corpus.seal import Sealing, SealPlan, choose_pools, part_figures, seal
 from boom_ray.corpus.sources import SourceFile, fragments, locate, source_digest
-from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, ReadPlan, Stage, bucket_count, stage
+from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, TAUGHT, ReadPlan, Stage, bucket_count, stage
 from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules
 from boom_ray.errors import DataError
 from boom_ray.events import Event, Report, silent
@@ -30,8 +30,13 @@ __all__ = ["EvaluationTexts", "TokenizerSpec", "ingest"]
 DATASET = "dataset"
 CORPUS = "corpus"
 REJECTS_FILE = "rejects.jsonl"
-FORMAT = 1  # raise it when the same spec gives another content
-_ELSEWHERE = ("name", "source", "in_batch")  # of a dataset; they change what is done with its examples, not them
+FORMAT = 2  # raise it when the same spec gives another content
+_ELSEWHERE = (
+    "name",
+    "source",
+    "in_batch",
+    "loss",
+)  # of a dataset; they change what is done with its examples, not them
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,12 @@ def ingest(
 
     Returns:
         Artifact of kind ``corpus``. Figures: ``datasets`` (name to counts, see `boom_ray.corpus.counts`) and ``parts``
-        (name to keys of its part artifacts, in the order of their ids). Its fingerprint is the hash of all datasets'
-        names, ids and tokens.
+        (name to keys of its part artifacts, in the order of their ids). Its spec and ``datasets`` also tell every
+        dataset's loss policy: ``in_batch`` and ``loss`` (`boom_ray.config.LossConfig.identity`). Its fingerprint is the
+        hash of all datasets' names, ids and tokens.
 
     Raises:
-        DataError: a source, a row or a dataset cannot be used.
+        DataError: a source, a row or a dataset cannot be used, or a dataset lacks the scores that its loss needs.
         StoreError: the store cannot be written.
     """
     texts = held_out if config.decontaminate else {}
@@ -83,7 +89,10 @@ def ingest(
             report(Event("corpus", plan.dataset.name, 1, 1, {"rows": artifact.figures["rows"]}, "cached"))
     missing = list({plan.key: plan for plan in plans if done[plan.key] is None}.values())
     made = _make(store, missing, config, model, texts, report) if missing else {}
-    return _corpus(store, plans, {key: artifact or made[key] for key, artifact in done.items()})
+    artifacts = {key: artifact or made[key] for key, artifact in done.items()}
+    for plan in plans:
+        check_taught(plan.dataset, artifacts[plan.key].figures[TAUGHT])  # it may have been made for another loss
+    return _corpus(store, plans, artifacts)
 
 
 def _plan(dataset: DatasetConfig, config: CorpusConfig, model: TokenizerSpec, held_out: EvaluationTexts) -> _Plan:
@@ -91,6 +100,7 @@ def _plan(dataset: DatasetConfig, config: CorpusConfig, model: TokenizerSpec, he
     spec = {name: value for name, value in dataset.identity().items() if name not in _ELSEWHERE}
     spec |= {
         "symmetric": dataset.is_symmetric,
+        "graded": dataset.loss.is_graded,  # all of the loss that decides what is an example
         "max_query_tokens": config.max_query_tokens,
         "max_passage_tokens": config.max_passage_tokens,
         "max_negatives": config.max_negatives,
@@ -134,6 +144,8 @@ def _make(
     staged = stage(store, read_plans, [piece for own in pieces for piece in own], progress.fragments)
     sealing = Sealing(store, staged, model, held_out)
     try:
+        for plan in plans:
+            check_scores(plan.dataset, staged.counts(plan.key))
         parts = _seal_all(sealing, [_seal_plan(plan, config) for plan in plans], progress)
         made = {plan.key: _commit(store, plan, staged, parts[plan.key], report) for plan in plans}
     except DataError:
@@ -222,6 +234,7 @@ def _corpus(store: Store, plans: list[_Plan], artifacts: dict[str, Artifact]) ->
             "key": plan.key,
             "task_type": plan.dataset.task_type,
             "in_batch": plan.dataset.uses_in_batch,
+            "loss": plan.dataset.loss.identity(),
         }
         for plan in plans
     }
@@ -230,10 +243,7 @@ def _corpus(store: Store, plans: list[_Plan], artifacts: dict[str, Artifact]) ->
     def build(draft: Any) -> None:
         tables = {plan.dataset.name: dict(artifacts[plan.key].figures) for plan in plans}
         parts = {name: facts.pop("parts") for name, facts in tables.items()}
-        for name, facts in tables.items():
-            facts |= {"task_type": spec[name]["task_type"], "in_batch": spec[name]["in_batch"]}
-            facts["key"] = spec[name]["key"]
-        draft.figures = {"datasets": tables, "parts": parts}
+        draft.figures = {"datasets": {name: facts | spec[name] for name, facts in tables.items()}, "parts": parts}
         draft.fingerprint = digest(inputs)
 
     return store.materialize(CORPUS, spec, inputs, build, FORMAT)

@@ -36,6 +36,7 @@ BUCKET_BYTES = 64 << 20
 MAX_BUCKETS = 512  # Arrow writes at most 1024 partitions at once
 COUNTS, REJECTS = "counts", "rejects"  # buckets of JSON rows instead of examples
 LABELLED, CONTRASTIVE = "labelled", "contrastive"  # counts of examples by form
+TAUGHT = "taught"  # count of examples with a teacher's scores
 COMPLETE, ERRORS = "_complete", "_errors"
 STAGED = EXAMPLES.append(pa.field("dataset", pa.string())).append(pa.field("bucket", pa.string()))
 
@@ -94,6 +95,7 @@ def read_fragment(fragment: Fragment, plan: ReadPlan) -> Iterator[pa.Table]:
         else:
             if example is not None:
                 counts[LABELLED if example.label is not None else CONTRASTIVE] += 1
+                counts[TAUGHT] += example.is_taught
                 rows.add(example)
         if len(rows) >= ROWS_PER_TABLE:
             yield rows.table()

@@ -13,7 +13,7 @@ from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 
 from boom_ray.config import TaskConfig
-from boom_ray.config.training import TEXT
+from boom_ray.config.model import TEXT
 from boom_ray.errors import EvaluationError, ModelError
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.model.folder import check_folder

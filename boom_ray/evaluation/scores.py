@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from boom_ray.config.training import TEXT, ModelConfig
+from boom_ray.config.model import TEXT, ModelConfig
 from boom_ray.model.folder import check_folder, prompts_digest, weights_fingerprint
 
 Group = Literal["in_domain", "out_of_domain"]

@@ -42,7 +42,9 @@ class BaseSource:
 
     def job(self, config: RunConfig) -> BaseJob:
         """What makes the artifact that members start from."""
-        return BaseJob(config.model, self.fingerprint, self.prompts_digest, prompts(config), self.max_tokens)
+        return BaseJob(
+            config.model, self.fingerprint, self.prompts_digest, prompts(config), self.max_tokens, config.seed
+        )
 
 
 def load_base(config: RunConfig) -> BaseSource:

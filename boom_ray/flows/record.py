@@ -24,7 +24,7 @@ from boom_ray.hashing import digest
 from boom_ray.merging.product.card import CardFacts, CardMember, model_card
 from boom_ray.store import Artifact
 from boom_ray.tracking import Run
-from boom_ray.training.worker import KIND, MemberJob
+from boom_ray.training.job import KIND, MemberJob
 
 if TYPE_CHECKING:
     from boom_ray.flows.run import Result

@@ -26,10 +26,11 @@ from boom_ray.merging.probe.sample import LossSettings
 from boom_ray.merging.reading.checkpoint import open_checkpoint
 from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.merging.run import MODEL, merge
+from boom_ray.model.losses.policy import policy_of
 from boom_ray.store import Artifact, Store
 from boom_ray.training.base import make_base
+from boom_ray.training.job import MemberJob
 from boom_ray.training.members import members_at_once, train_members
-from boom_ray.training.worker import MemberJob
 
 BASELINE = "baseline-100"
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _member_job(
         bag=bag.fingerprint,
         bag_key=bag.key,
         parts=corpus.figures["parts"],
-        in_batch={dataset.name: dataset.uses_in_batch for dataset in config.corpus.datasets},
+        policies={one.name: policy_of(one, config.training.temperature) for one in config.corpus.datasets},
         corpus=corpus.fingerprint,
         base=base.fingerprint,
         base_place=base.place(MODEL),
@@ -193,6 +194,7 @@ def _member_job(
         seed=config.seed,
         prompts=prompts(config),
         max_tokens=source.max_tokens,
+        longest=max(config.corpus.max_query_tokens, config.corpus.max_passage_tokens),
     )
 
 

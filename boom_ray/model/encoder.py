@@ -1,4 +1,4 @@
-"""The trainable encoder: a transformer, pooling and normalisation; loaded from and saved to model folders."""
+"""The trainable encoder: a transformer, pooling, linear layers and normalisation; from and to model folders."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from torch import nn
 
 from boom_ray.config import ModelConfig
 from boom_ray.errors import ModelError
+from boom_ray.model.adapters import block_list, fold, freeze, with_adapters
+from boom_ray.model.dense import Dense, load_dense, new_dense, save_dense
 from boom_ray.model.folder import modules, read_json, transformer_dir, write_json, write_modules
 from boom_ray.model.pooling import pool, pooling_mode
+from boom_ray.model.texts import TextBatch
 
-TRAINABLE_MODULES = {"Transformer", "Pooling", "Normalize"}
+TRAINABLE_MODULES = {"Transformer", "Pooling", "Dense", "Normalize"}
+PREFIX = "transformer."
 
 
 class Encoder(nn.Module):
@@ -22,35 +26,72 @@ class Encoder(nn.Module):
 
     Attributes:
         transformer: the transformers model, or peft's around it.
+        dense: linear layers after pooling.
         pooling: ``cls``, ``mean`` or ``lasttoken``.
         normalize: whether embeddings have length 1.
         dimension: width of the embeddings.
         pad_id: token id that fills shorter texts.
+        first_position: number of a text's first position, where the model is told positions.
     """
 
-    def __init__(self, transformer: nn.Module, pooling: str, normalize: bool) -> None:
+    def __init__(self, transformer: nn.Module, pooling: str, normalize: bool, dense: list[Dense] | None = None) -> None:
         """Wrap a loaded transformer."""
         super().__init__()
         self.transformer = transformer
+        self.dense = nn.ModuleList(dense or [])
         self.pooling = pooling
         self.normalize = normalize
+        config: Any = transformer.config
+        self.dimension = dense[-1].linear.out_features if dense else int(config.hidden_size)
         # Some architectures count positions by where the padding token is, so padding must be that very token.
-        self.dimension = int(transformer.config.hidden_size)
-        self.pad_id = int(getattr(transformer.config, "pad_token_id", None) or 0)
+        self.pad_id = int(getattr(config, "pad_token_id", None) or 0)
+        self.first_position = _first_position(transformer)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, texts: TextBatch) -> torch.Tensor:
         """Embed texts.
-
-        Args:
-            input_ids: (n, t) int64.
-            attention_mask: (n, t) 1 for tokens, 0 for padding.
 
         Returns:
             (n, d) float32.
         """
-        states = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        vectors = pool(states, attention_mask, self.pooling)
+        vectors = pool(self.states(texts), texts, self.pooling)
+        for layer in self.dense:
+            vectors = layer(vectors)
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def states(self, texts: TextBatch) -> torch.Tensor:
+        """Last hidden states, (n, t, h) or, packed, (1, T, h)."""
+        options: dict[str, Any] = {"attention_mask": texts.mask}
+        if texts.offsets is not None and texts.positions is not None:
+            longest = -(-texts.longest // 128) * 128  # few different numbers, each of which is compiled for
+            options = {
+                "position_ids": texts.positions + self.first_position,
+                "cu_seq_lens_q": texts.offsets,
+                "cu_seq_lens_k": texts.offsets,
+                "max_length_q": longest,
+                "max_length_k": longest,
+            }
+        return cast(torch.Tensor, self.transformer(input_ids=texts.ids, **options).last_hidden_state)
+
+    @property
+    def core(self) -> Any:
+        """The transformers model itself, without peft's wrapper."""
+        inner: Any = getattr(self.transformer, "get_base_model", None)
+        return self.transformer if inner is None else inner()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def longest(self) -> int | None:
+        """Longest text that the table of positions has room for; tokens; None if the model knows no limit."""
+        room = getattr(self.core.config, "max_position_embeddings", None)
+        return int(room) - self.first_position if room else None
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks from first to last, see `block_list`."""
+        return block_list(self.core)[1]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Parameters that receive gradients, by name."""
@@ -58,34 +99,40 @@ class Encoder(nn.Module):
 
 
 def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None, seed: int = 0) -> Encoder:
-    """Load a base in float32, with LoRA adapters if configured.
+    """Load a base in float32, with new linear layers and adapters if configured.
 
     Args:
         folder: model folder, see `boom_ray.model.folder.resolve_base`.
-        config: pooling, normalisation, adapters.
+        config: pooling, linear layers, normalisation, adapters, what is frozen.
         dropout: probability that replaces every dropout of the base; None leaves them.
-        seed: of the adapters' first weights, so that every worker and every run starts with the same.
+        seed: of the first weights of adapters and new layers, so that every worker and every run starts alike.
 
     Raises:
-        ModelError: the weights lack tensors the architecture needs, or the folder has modules that cannot be trained.
+        ModelError: the weights lack tensors the architecture needs, the folder has modules that cannot be trained, or
+            targets or patterns do not fit it.
     """
-    unknown = [module.kind for module in modules(folder) if module.kind not in TRAINABLE_MODULES]
+    found = modules(folder)
+    unknown = [module.kind for module in found if module.kind not in TRAINABLE_MODULES]
     if unknown:
         raise ModelError(f"{folder} has a {unknown[0]} module; only {sorted(TRAINABLE_MODULES)} can be trained.")
     transformer = _load_transformer(transformer_dir(folder))
     if dropout is not None:
-        for module in transformer.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = dropout
-            elif isinstance(getattr(module, "attention_dropout", None), float):
-                module.attention_dropout = dropout
+        _set_dropout(transformer, dropout)
     if config.gradient_checkpointing:
-        transformer.gradient_checkpointing_enable()
-    if config.lora is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            transformer = _with_lora(transformer, config)
-    return Encoder(transformer, pooling_mode(folder, config), config.normalize)
+        cast(Any, transformer).gradient_checkpointing_enable({"use_reentrant": False})
+    dense = [load_dense(module.path) for module in found if module.kind == "Dense"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in config.dense:
+            width = dense[-1].linear.out_features if dense else int(cast(Any, transformer).config.hidden_size)
+            dense.append(new_dense(layer, width))
+        if config.lora is not None:
+            transformer = with_adapters(transformer, config.lora)
+    encoder = Encoder(transformer, pooling_mode(folder, config), config.normalize, dense)
+    freeze(((name.removeprefix(PREFIX), one) for name, one in encoder.named_parameters()), config.frozen)
+    if not encoder.trainable():
+        raise ModelError("model.frozen leaves nothing to train; take out a pattern.")
+    return encoder
 
 
 def _load_transformer(inner: Path) -> nn.Module:
@@ -113,46 +160,47 @@ def _load_transformer(inner: Path) -> nn.Module:
     for name, parameter in model.named_parameters():
         if "pooler" in name:
             parameter.requires_grad_(False)
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # keys and values of decoders, which only generation uses again
     return cast(nn.Module, model)
 
 
-def _with_lora(transformer: nn.Module, config: ModelConfig) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+def _set_dropout(transformer: nn.Module, dropout: float) -> None:
+    for module in transformer.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            cast(Any, module).attention_dropout = dropout
 
-    if config.lora is None:
-        return transformer
-    targets = config.lora.targets
-    if config.gradient_checkpointing:
-        transformer.enable_input_require_grads()  # type: ignore[operator]  # frozen embeddings would cut the graph
-    lora = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # peft takes floats, its annotation says int
-        lora_dropout=config.lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-    )
-    try:
-        return cast(nn.Module, get_peft_model(transformer, lora))  # type: ignore[arg-type]  # peft wants PreTrainedModel
-    except ValueError as error:
-        raise ModelError(f"model.lora.targets does not fit this model: {error}") from error
+
+def _first_position(transformer: nn.Module) -> int:
+    """0, but in models like RoBERTa, whose table of positions starts behind the padding token's number."""
+    for module in transformer.modules():
+        if isinstance(table := getattr(module, "position_embeddings", None), nn.Embedding):
+            own = getattr(module, "padding_idx", None)
+            behind = own if isinstance(own, int) else table.padding_idx
+            return 0 if behind is None else behind + 1
+    return 0
 
 
 def save_model(encoder: Encoder, tokenizer: Any, folder: Path, prompts: Mapping[str, str], max_tokens: int) -> None:
-    """Write a complete sentence-transformers folder; adapters are folded into the weights first.
+    """Write a complete sentence-transformers folder; adapters are folded into the weights, and gone afterwards.
 
     Args:
-        encoder: what was trained.
+        encoder: what was trained, in float32.
         tokenizer: see `boom_ray.model.tokenizer.load_tokenizer`.
         folder: where to.
         prompts: name to prefix, e.g. ``query``, ``document`` and every dataset's name.
         max_tokens: longest text the saved model reads; tokens.
     """
-    transformer: Any = encoder.transformer
-    if hasattr(transformer, "merge_and_unload"):
-        transformer = transformer.merge_and_unload()
-    transformer.save_pretrained(folder)
+    encoder.transformer = fold(encoder.transformer)
+    width = int(encoder.core.config.hidden_size)
+    encoder.core.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     config = read_json(folder / "config.json")
     config["dtype"] = "float32"
     config.pop("_name_or_path", None)
     write_json(folder / "config.json", config)
-    write_modules(folder, encoder.dimension, encoder.pooling, encoder.normalize, prompts, max_tokens)
+    places = write_modules(folder, width, encoder.pooling, encoder.normalize, prompts, max_tokens, len(encoder.dense))
+    for layer, place in zip(encoder.dense, places, strict=True):
+        save_dense(cast(Dense, layer), place)

@@ -261,36 +261,48 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_modules(
-    folder: Path, dimension: int, pooling: str, normalize: bool, prompts: Mapping[str, str], max_tokens: int | None
-) -> None:
+    folder: Path,
+    width: int,
+    pooling: str,
+    normalize: bool,
+    prompts: Mapping[str, str],
+    max_tokens: int | None,
+    dense: int = 0,
+) -> list[Path]:
     """Make a transformers folder a sentence-transformers one: modules, pooling, prompts and text length.
 
     Args:
         folder: holds the transformer and its tokenizer.
-        dimension: width of the hidden states.
+        width: of the hidden states.
         pooling: ``cls``, ``mean`` or ``lasttoken``.
         normalize: whether embeddings get length 1.
         prompts: name to prefix.
         max_tokens: longest text that is read; None: as the tokenizer says.
+        dense: how many linear layers come between pooling and normalisation.
+
+    Returns:
+        The folders of the linear layers, to be filled by the caller.
     """
-    places = [("Transformer", ""), ("Pooling", "1_Pooling")] + ([("Normalize", "2_Normalize")] * normalize)
+    kinds = ["Transformer", "Pooling", *["Dense"] * dense, *["Normalize"] * normalize]
+    places = ["" if index == 0 else f"{index}_{kind}" for index, kind in enumerate(kinds)]
     entries = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (kind, path) in enumerate(places)
+        for index, (kind, path) in enumerate(zip(kinds, places, strict=True))
     ]
     write_json(folder / "modules.json", entries)
+    for path in places[1:]:
+        (folder / path).mkdir(exist_ok=True)
     flags = {f"pooling_mode_{name}": False for name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
     flags[
         {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}.get(pooling, "pooling_mode_lasttoken")
     ] = True
-    for _, path in places[1:]:
-        (folder / path).mkdir(exist_ok=True)
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **flags})
+    write_json(folder / places[1] / "config.json", {"word_embedding_dimension": width, **flags})
     if normalize:
-        write_json(folder / "2_Normalize" / "config.json", {})
+        write_json(folder / places[-1] / "config.json", {})
     length = {} if max_tokens is None else {"max_seq_length": max_tokens}
     write_json(folder / "sentence_bert_config.json", {"do_lower_case": False, **length})
     write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+    return [folder / path for kind, path in zip(kinds, places, strict=True) if kind == "Dense"]

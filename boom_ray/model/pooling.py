@@ -10,6 +10,7 @@ import torch
 from boom_ray.config import ModelConfig
 from boom_ray.errors import ModelError
 from boom_ray.model.folder import modules, read_json
+from boom_ray.model.texts import TextBatch
 
 MODES = ("cls", "mean", "lasttoken")
 # Keys of folders written before sentence-transformers 6, which now stores one "pooling_mode".
@@ -43,17 +44,31 @@ def pooling_mode(folder: Path, config: ModelConfig) -> str:
     return found[0]
 
 
-def pool(states: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+def pool(states: torch.Tensor, texts: TextBatch, mode: str) -> torch.Tensor:
     """One vector per text.
 
     Args:
-        states: (n, t, d) last hidden states.
-        mask: (n, t) 1 for tokens, 0 for padding, on either side.
+        states: (n, t, d) or, packed, (1, T, d) last hidden states.
+        texts: what they are states of.
         mode: ``cls`` (first token), ``mean`` (of all tokens) or ``lasttoken``.
 
     Returns:
         (n, d) in float32; sums run in float32 whatever the states' type.
     """
+    if texts.offsets is not None:
+        return _pool_packed(states[0], texts.offsets, mode)
+    if texts.mask is None:
+        whole = {
+            "mean": lambda: states.float().mean(1),
+            "cls": lambda: states[:, 0],
+            "lasttoken": lambda: states[:, -1],
+        }
+        return whole[mode]().float()
+    return pool_masked(states, texts.mask, mode)
+
+
+def pool_masked(states: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """One vector per text from (n, t, d) states and an (n, t) mask with 0 for padding on either side; see `pool`."""
     rows = torch.arange(len(states), device=states.device)
     if mode == "mean":
         weights = mask.unsqueeze(-1).to(torch.float32)
@@ -62,3 +77,11 @@ def pool(states: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
     if mode == "cls":
         return states[rows, mask.to(torch.int64).argmax(1)].float()
     return states[rows, (places * mask).argmax(1)].float()
+
+
+def _pool_packed(states: torch.Tensor, offsets: torch.Tensor, mode: str) -> torch.Tensor:
+    """The same from (T, d) states of texts one after the other."""
+    if mode == "mean":
+        return torch.segment_reduce(states.float(), "mean", offsets=offsets.long(), axis=0)
+    places = offsets[:-1] if mode == "cls" else offsets[1:] - 1
+    return states[places.long()].float()

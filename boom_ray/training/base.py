@@ -23,7 +23,7 @@ from boom_ray.store import Artifact, Draft, Store, artifact_key
 
 KIND = "base"
 MODEL = "model"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class BaseJob:
         folder: digest of its tokenizer, configuration and pooling.
         prompts: what saved models store as prompts.
         max_tokens: longest text that saved models read; tokens.
+        seed: of the first weights of new linear layers.
     """
 
     model: ModelConfig
@@ -43,12 +44,14 @@ class BaseJob:
     folder: str
     prompts: dict[str, str]
     max_tokens: int
+    seed: int = 0
 
     def spec(self) -> dict[str, Any]:
         """The fields that determine the saved folder; adapters come later and are not among them."""
         kept = self.model.identity()
-        fields = ("pooling", "normalize", "append_eos")
-        return {name: kept[name] for name in fields} | {"prompts": self.prompts, "max_tokens": self.max_tokens}
+        fields = ("pooling", "normalize", "append_eos", "dense")
+        found = {name: kept[name] for name in fields} | {"prompts": self.prompts, "max_tokens": self.max_tokens}
+        return found | ({"seed": self.seed} if self.model.dense else {})
 
     def inputs(self) -> dict[str, Any]:
         """What it is made from."""
@@ -78,7 +81,8 @@ def _write(store: Store, job: BaseJob) -> Artifact:
         folder = draft.path / MODEL
         folder.mkdir()
         source = resolve_base(job.model)
-        encoder = load_encoder(source, job.model.model_copy(update={"lora": None}))
+        model = job.model.model_copy(update={"lora": None, "frozen": ()})
+        encoder = load_encoder(source, model, seed=job.seed)
         tokenizer = load_tokenizer(source, job.model)
         save_model(encoder, tokenizer, folder, job.prompts, job.max_tokens)
         draft.fingerprint = digest([weights_fingerprint(folder), prompts_digest(folder)])

@@ -1,12 +1,16 @@
-"""The workers of one member: gathering embeddings and summing gradients across them."""
+"""The workers of one member: gathering embeddings across them, and agreeing on what happens next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from boom_ray.artifacts.plan import share
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -15,54 +19,65 @@ class Group:
 
     rank: int
     workers: int
+    host: Any = field(default=None, compare=False)  # a group for plain values, which must not wait for GPUs
 
     @staticmethod
     def current() -> Group:
-        """The process group that Ray Train has set up, or a group of one."""
-        if dist.is_available() and dist.is_initialized():
-            return Group(dist.get_rank(), dist.get_world_size())
-        return Group(0, 1)
+        """The process group that Ray Train has set up, or a group of one; all ranks must call it."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return Group(0, 1)
+        host = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None
+        return Group(dist.get_rank(), dist.get_world_size(), host)
 
-    def gather(self, own: torch.Tensor) -> torch.Tensor:
-        """The tensors of all ranks, joined along the first dimension; gradients flow into ``own`` only.
+    def own(self, count: int) -> slice:
+        """This worker's part of ``count`` rows."""
+        return share(count, self.rank, self.workers)
+
+    def gather(self, own: torch.Tensor, count: int) -> torch.Tensor:
+        """The tensors of all ranks, joined along the first dimension; gradients do not flow through it.
 
         Every rank computes the whole loss from the same values, so the gradient of the whole loss with respect to its
         own embeddings is exact without any communication in the backward pass.
 
         Args:
-            own: (b, …), the same shape on every rank.
+            own: (b, …), rank r's rows `share` (count, r, W).
+            count: B, rows of all ranks.
 
         Returns:
-            (W·b, …); rank r's part at [r·b : (r+1)·b].
+            (B, …).
         """
         if self.workers == 1:
             return own
-        parts = [torch.empty_like(own) for _ in range(self.workers)]
-        dist.all_gather(parts, own.detach().contiguous())
-        parts[self.rank] = own
-        return torch.cat(parts)
+        most = -(-count // self.workers)
+        padded = own.new_zeros(most, *own.shape[1:])
+        padded[: len(own)] = own
+        joined = [torch.empty_like(padded) for _ in range(self.workers)]
+        dist.all_gather(joined, padded)
+        parts = [share(count, rank, self.workers) for rank in range(self.workers)]
+        return torch.cat([piece[: part.stop - part.start] for piece, part in zip(joined, parts, strict=True)])
 
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its sum over ranks, in one flat exchange; a missing one counts as zero."""
-        if self.workers == 1:
-            return
-        held = list(parameters)
-        for parameter in held:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([parameter.grad.reshape(-1) for parameter in held if parameter.grad is not None])
-        dist.all_reduce(flat)
-        offset = 0
-        for parameter in held:
-            size = parameter.numel()
-            if parameter.grad is not None:
-                parameter.grad.copy_(flat[offset : offset + size].view_as(parameter))
-            offset += size
+    def pieces(self, count: int, kept: int) -> tuple[int, int]:
+        """How many micro-batches all ranks compute, and how many of them keep their activations.
+
+        Args:
+            count: this rank's micro-batches.
+            kept: how many of them it can keep.
+        """
+        everyone = self._all((count, kept))
+        most = max(own for own, _ in everyone)
+        return most, min(most if kept == own else kept for own, kept in everyone)
+
+    def from_first(self, value: bool) -> bool:
+        """Rank 0's value, on all ranks."""
+        return value if self.workers == 1 else self._all(value)[0]
 
     def first_fault(self, own: str | None) -> str | None:
         """What went wrong on any rank, the same answer on all; no rank goes on to wait for one that has given up."""
         if self.workers == 1:
             return own
-        found: list[str | None] = [None] * self.workers
-        dist.all_gather_object(found, own)
-        return next((fault for fault in found if fault is not None), None)
+        return next((fault for fault in self._all(own) if fault is not None), None)
+
+    def _all(self, own: T) -> list[T]:
+        found: list[T] = [own] * self.workers
+        dist.all_gather_object(found, own, group=self.host)
+        return found

@@ -7,135 +7,206 @@ The result does not depend on the number of workers beyond rounding.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from boom_ray.artifacts.batches import Batch
 from boom_ray.config import TrainingConfig
-from boom_ray.errors import TrainingError
 from boom_ray.hashing import stream_key
 from boom_ray.model.encoder import Encoder
-from boom_ray.model.steps import backward
+from boom_ray.model.layout import set_layout
+from boom_ray.model.losses.policy import Matryoshka, Policy
+from boom_ray.model.steps import Hooks, StepSettings, Work, backward
+from boom_ray.training.flops import Flops, peak_flops
 from boom_ray.training.group import Group
-from boom_ray.training.optimizer import learning_rate, make_optimizer
+from boom_ray.training.guard import Guard
+from boom_ray.training.memory import step_settings
+from boom_ray.training.meter import Meter
+from boom_ray.training.optimizer import learning_rate, make_optimizer, parameter_groups, set_rate
+from boom_ray.training.reader import read_ahead
+from boom_ray.training.state import Progress
+from boom_ray.training.weights import Replicated, Weights
+
+TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+BYTES_PER_WEIGHT = 12  # gradient and two moments, float32
+BYTES_MOMENTS = 8
 
 
-@dataclass
-class Meter:
-    """Figures gathered between two log lines."""
+@dataclass(frozen=True)
+class Plan:
+    """What a member is trained on, as one worker sees it.
 
-    started: float = field(default_factory=time.monotonic)
-    losses: list[tuple[str, float]] = field(default_factory=list)
-    pairs: int = 0
-    tokens: int = 0
-    padded: int = 0
-    grad_norm: float = 0.0
+    Attributes:
+        steps: number of steps.
+        batch: step to this worker's batch; called ahead of time from another thread.
+        policies: dataset to its loss.
+        longest: longest text, for estimates of memory; tokens.
+    """
 
-    def figures(self, rate: float) -> dict[str, float]:
-        """Means and rates since the meter was started, over all workers; the loss also by dataset, for steps differ."""
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        names = sorted({dataset for dataset, _ in self.losses})
-        by_dataset = {
-            f"loss/{name}": float(np.mean([loss for dataset, loss in self.losses if dataset == name])) for name in names
-        }
-        return {
-            "loss": float(np.mean([loss for _, loss in self.losses])),
-            **by_dataset,
-            "learning_rate": rate,
-            "grad_norm": self.grad_norm,
-            "pairs_per_s": self.pairs / seconds,
-            "tokens_per_s": self.tokens / seconds,
-            "padding_share": 1 - self.tokens / max(1, self.padded),
-        }
+    steps: int
+    batch: Callable[[int], Batch]
+    policies: Mapping[str, Policy]
+    longest: int = 512
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who hears of progress.
+
+    Attributes:
+        log: called with (finished steps, figures) every ``log_every`` steps and after the last.
+        update: called with the finished steps after every update but the last: the place for checkpoints.
+    """
+
+    log: Callable[[int, dict[str, float]], None]
+    update: Callable[[int], None]
 
 
 class Loop:
     """Trains an encoder on the steps of a plan.
 
     Args:
-        encoder: the model, on its device.
-        steps: number of steps.
-        batch: step index to this worker's batch; called ahead of time from another thread.
+        encoder: the model in float32, on its device; its weights are taken over.
+        plan: the steps.
         config: how to train.
         seed: seed of dropout.
         group: this worker's place.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        steps: int,
-        batch: Callable[[int], Batch],
-        config: TrainingConfig,
-        seed: int,
-        group: Group,
-    ) -> None:
-        """Make the optimiser; nothing is trained yet."""
-        self.encoder, self.steps, self.batch = encoder, steps, batch
-        self.config, self.seed, self.group = config, seed, group
-        self.parameters = encoder.trainable()
-        self.optimizer = make_optimizer(self.parameters, config)
-        self.meter = Meter()
+    def __init__(self, encoder: Encoder, plan: Plan, config: TrainingConfig, seed: int, group: Group) -> None:
+        """Set up weights, optimiser and the form of texts; nothing is trained yet."""
+        self.encoder, self.plan, self.config = encoder.train(), plan, config
+        self.seed, self.group = seed, group
+        self.flops = Flops(encoder)
+        groups = parameter_groups(encoder, config)
+        trained = sum(parameter.numel() for parameter in encoder.trainable().values())
+        precision = TYPES[config.precision]
+        self.weights: Weights
+        if config.parallelism == "fsdp" and group.workers > 1:
+            from boom_ray.training.sharded import Sharded
 
-    def run(
-        self,
-        start: int,
-        log: Callable[[int, dict[str, float]], None],
-        checkpoint: Callable[[int], None],
-    ) -> None:
-        """Train from step ``start`` to the end.
+            self.settings = self._form(trained * BYTES_PER_WEIGHT // group.workers, precision != torch.float32)
+            self.weights = Sharded(encoder, groups, precision, group, config.ema is not None)
+        else:
+            self.weights = Replicated(encoder, groups, precision, group, config.ema is not None)
+            self.settings = self._form(trained * BYTES_MOMENTS, False)
+        self.optimizer = make_optimizer(self.weights.optimizer_groups(), config)
+        self._is_random = config.dropout != 0 or any(
+            isinstance(module, torch.nn.Dropout) and module.p > 0 for module in encoder.modules()
+        )
+        self.progress = Progress()
+        self.guard = Guard(config, encoder.device)
+        self.meter = Meter(encoder.device, group.workers, peak_flops(encoder.device))
+        widths = config.matryoshka
+        self.matryoshka = (
+            Matryoshka(widths.dimensions, widths.weights or (1.0,) * len(widths.dimensions)) if widths else None
+        )
+
+    def _form(self, held: int, autocast: bool) -> StepSettings:
+        """Choose the form of texts and what a step keeps, and have the blocks compiled.
 
         Args:
-            start: finished steps.
-            log: called with (finished steps, figures) every ``log_every`` steps and after the last.
-            checkpoint: called with the finished steps every ``checkpoint_every`` steps, not after the last.
+            held: bytes that gradients and moments will still take.
+            autocast: the weights are float32 still and will be computed with in bfloat16.
+        """
+        layout = set_layout(self.encoder, self.config.attention, autocast)
+        settings = step_settings(self.encoder, layout, self.config, self.plan.longest, held, autocast)
+        if self.config.compile or (self.config.compile is None and self.encoder.device.type == "cuda"):
+            for block in self.encoder.blocks():
+                block.compile(dynamic=True)
+        return settings
+
+    def run(self, listeners: Listeners) -> None:
+        """Train from the progress made so far to the end.
 
         Raises:
             TrainingError: the loss or a gradient is not finite; names step, dataset and examples.
         """
         self.encoder.train()
-        self.meter = Meter()
-        with ThreadPoolExecutor(1) as reader:
-            ahead: Future[Batch] | None = None
-            for index in range(start, self.steps):
-                batch = ahead.result() if ahead else self.batch(index)
-                ahead = reader.submit(self.batch, index + 1) if index + 1 < self.steps else None
-                rate = learning_rate(index, self.steps, self.config)
-                self._step(index, batch, rate)
-                done = index + 1
-                if done % self.config.log_every == 0 or done == self.steps:
-                    log(done, self.meter.figures(rate))
-                    self.meter = Meter()
-                if done % self.config.checkpoint_every == 0 and done < self.steps:
-                    checkpoint(done)
+        self.guard = Guard(self.config, self.encoder.device, self.progress.losses)
+        self.meter.clear()
+        steps, each = self.plan.steps, self.config.accumulation
+        updates, first = -(-steps // each), -(-self.progress.step // each)
+        logged = self.progress.step // self.config.log_every
+        self.meter.watch.mark("data")
+        reading = read_ahead(self.plan.batch, self.progress.step, steps, self.config.read_ahead, self.settings)
+        with contextlib.closing(reading) as works:
+            for update in range(first, updates):
+                many = self._next(works)
+                rate = learning_rate(update, updates, self.config)
+                self._update(many, rate)
+                done = self.progress.step
+                is_log = done // self.config.log_every > logged or done == steps
+                if is_log or self.encoder.device.type == "cpu":
+                    self.progress.skipped += len(self.guard.check())
+                if is_log:
+                    logged = done // self.config.log_every
+                    listeners.log(done, self._figures(rate))
+                if done < steps:
+                    listeners.update(done)
+                self.meter.watch.mark("data")
 
-    def _step(self, index: int, batch: Batch, rate: float) -> None:
-        torch.manual_seed(stream_key("dropout", self.seed, index, self.group.rank) >> 1)
-        loss = self.backward(batch)
-        self.group.sum_gradients(self.parameters.values())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm))
-        if not np.isfinite(loss) or not np.isfinite(norm):
-            raise TrainingError(
-                f"Step {index} gave loss {loss} and gradient norm {norm}, on dataset {batch.dataset}, examples "
-                f"{', '.join(f'{int(number):016x}' for number in batch.ids[:8])}…. Nothing of it was saved. Lower "
-                f"training.learning_rate, raise training.temperature, or use training.precision=float32."
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def _next(self, works: Iterator[Work]) -> list[Work]:
+        """The steps of one update, the last one perhaps of fewer; equally many pieces on all workers if need be."""
+        many = list(itertools.islice(works, self.config.accumulation))
+        if isinstance(self.weights, Replicated):
+            return many
+        return [fill(work, *self.group.pieces(len(work.pieces), work.kept), self.settings) for work in many]
+
+    def _update(self, many: list[Work], rate: float) -> None:
+        """One update from the gradients of some steps."""
+        watch = self.meter.watch
+        self.weights.clear()
+        losses = []
+        for number, work in enumerate(many):
+            hooks = self._hooks(work, self.progress.step + number, number == len(many) - 1)
+            policy = self.plan.policies[work.batch.dataset]
+            loss = backward(self.encoder, work, policy, self.settings, self.matryoshka, hooks, 1 / len(many))
+            losses.append(loss)
+            self.meter.step(work.batch, work, loss, self.flops.of(work.batch.texts))
+        watch.mark("communication")
+        norm = self.weights.reduce()
+        watch.mark("update")
+        self.progress.step += len(many)
+        self.weights.scale((self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        bad = self.guard.judge(self.progress.step - 1, [work.batch for work in many], losses, norm)
+        set_rate(self.optimizer, rate)
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]  # AdamW changes nothing where it is 1
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.meter.losses.append((batch.dataset, loss))
-        self.meter.grad_norm = norm
-        self.meter.pairs += batch.size
+        self.weights.publish()
+        if self.config.ema is not None:
+            self.weights.average(self.config.ema)
+        self.meter.update(norm)
 
-    def backward(self, batch: Batch) -> float:
-        """Gradients of the step's loss in the parameters' ``grad``, of this worker's texts; returns the whole loss."""
-        done = backward(self.encoder, batch, self.config, self.group.gather)
-        self.meter.tokens += done.tokens * self.group.workers
-        self.meter.padded += done.padded * self.group.workers
-        return done.loss
+    def _hooks(self, work: Work, step: int, is_last: bool) -> Hooks:
+        def seed(piece: int) -> None:
+            torch.manual_seed(stream_key("dropout", self.seed, step, self.group.rank, piece) >> 1)
+
+        count = work.batch.size
+        return Hooks(
+            gather=lambda own: self.group.gather(own, count),
+            own=self.group.own(count),
+            seed=seed if self._is_random else None,
+            last=self.weights.last if is_last else None,
+            mark=self.meter.watch.mark,
+        )
+
+    def _figures(self, rate: float) -> dict[str, float]:
+        figures = self.meter.figures(rate)
+        self.progress.curve.append((self.progress.step, figures["loss"]))
+        return figures | {"skipped_steps": float(self.progress.skipped)} if self.progress.skipped else figures
+
+
+def fill(work: Work, count: int, kept: int, settings: StepSettings) -> Work:
+    """Work as sharded weights need it: equally many pieces on all workers, and equally many of them computed twice.
+
+    Pieces that are missing are texts of one token whose gradients are 0.
+    """
+    token = np.array([settings.pad_id + 1], dtype=np.int32)
+    more = [settings.layout.batch([token], settings.pad_id)] * (count - len(work.pieces))
+    return replace(work, pieces=(*work.pieces, *more), kept=kept)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
-import fsspec
 import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -20,14 +19,21 @@ from boom_ray.errors import ConfigError, TrainingError
 from boom_ray.events import Event, Report, silent
 from boom_ray.runtime import cause, event_queue, nodes_resources, room
 from boom_ray.store import Artifact, Store
-from boom_ray.training.worker import KIND, MemberJob, train_worker
+from boom_ray.training.job import KIND, MemberJob
+from boom_ray.training.lease import lease
+from boom_ray.training.scores import Saved, Scorer, ScoreTasks
+from boom_ray.training.worker import train_worker
 
 TRAINER_HELPERS_GB = 0.6  # controller and watchers of one trainer, measured (RAY.md section 1)
 REFITS = 3  # a killed controller is replaced this often
 
 
 def train_members(
-    store: Store, jobs: Sequence[MemberJob], autoscaling: bool = False, report: Report = silent
+    store: Store,
+    jobs: Sequence[MemberJob],
+    autoscaling: bool = False,
+    report: Report = silent,
+    scorer: Scorer | None = None,
 ) -> dict[str, Artifact]:
     """Train the members that the store does not hold yet.
 
@@ -36,10 +42,11 @@ def train_members(
         jobs: the members, named uniquely, with the same resources.
         autoscaling: the cluster grows on demand, so its present size is no limit.
         report: told of progress.
+        scorer: evaluates members while they train, if their ``training.scores`` wants it.
 
     Returns:
         name to artifact, whose folder ``model/`` is a sentence-transformers model; figures ``steps``, ``examples``,
-        ``curve`` [(step, loss)…], ``seconds``, ``resumed_at``.
+        ``curve`` [(step, loss)…], ``seconds``, ``resumed_at``, ``skipped_steps``.
 
     Raises:
         TrainingError: some members failed; names them, the reason and what is finished.
@@ -55,7 +62,7 @@ def train_members(
     failures: dict[str, str] = {}
     if todo:
         parallel = members_at_once(todo[0].training.resources, len(todo), autoscaling)
-        for name, result in _fit_all(store, todo, parallel, report).items():
+        for name, result in _fit_all(store, todo, parallel, report, scorer).items():
             if isinstance(result, Artifact):
                 found[name] = result
             else:
@@ -77,27 +84,42 @@ def members_at_once(resources: ResourcesConfig, members: int, autoscaling: bool)
         return limit
     nodes = nodes_resources(wait_s=10)
     slots = room(nodes, resources.cpus_per_worker, resources.gpus_per_worker)
-    if slots < resources.workers:
+    workers = resources.least_workers
+    if slots < workers:
         raise ConfigError(
-            f"One member needs {resources.workers} workers with {resources.cpus_per_worker:g} CPUs and "
+            f"One member needs {workers} workers with {resources.cpus_per_worker:g} CPUs and "
             f"{resources.gpus_per_worker:g} GPUs each; the cluster's {len(nodes)} nodes have room for {slots} at once. "
             f"Lower training.resources.workers or cpus_per_worker, add nodes, or set cluster.autoscaling=true if the "
             f"cluster grows on demand."
         )
-    memory = TRAINER_HELPERS_GB + resources.workers * resources.memory_gb_per_worker
-    by_memory = int(sum(node["memory_gb"] for node in nodes) / memory)  # an estimate, so one member is always tried
-    return max(1, min(limit, slots // resources.workers, by_memory))
+    limit = min(limit, slots // workers)
+    if resources.memory_gb_per_worker is not None:
+        memory = TRAINER_HELPERS_GB + workers * resources.memory_gb_per_worker
+        limit = min(limit, int(sum(node["memory_gb"] for node in nodes) / memory))
+    return max(1, limit)  # memory is an estimate, so one member is always tried
 
 
-def _fit_all(store: Store, jobs: Sequence[MemberJob], parallel: int, report: Report) -> dict[str, Artifact | str]:
+def _fit_all(
+    store: Store, jobs: Sequence[MemberJob], parallel: int, report: Report, scorer: Scorer | None
+) -> dict[str, Artifact | str]:
     """Fit every member in threads; a result is its artifact or the reason of its failure."""
     results: dict[str, Artifact | str] = {}
     stopping = threading.Event()
-    with event_queue(report) as queue:
+    scores = _score_tasks(store, jobs, report, scorer)
+
+    def take(item: Event | Saved) -> None:
+        if isinstance(item, Event):
+            report(item)
+        elif scores is not None:
+            scores.start(item)
+        if scores is not None:
+            scores.collect()
+
+    with event_queue(take) as queue:
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="member")
         try:
             futures: dict[Future[Artifact | str], MemberJob] = {
-                pool.submit(_fit, store, job, queue, stopping): job for job in jobs
+                pool.submit(_fit, store, job, queue, stopping, report): job for job in jobs
             }
             for job in jobs:
                 report(Event("members", job.name, 0, 0, {}, "waits"))
@@ -111,11 +133,38 @@ def _fit_all(store: Store, jobs: Sequence[MemberJob], parallel: int, report: Rep
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    if scores is not None:
+        scores.collect(wait=True)
     return results
 
 
-def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event) -> Artifact | str:
-    """Train one member to its artifact, or return why that is impossible."""
+def _score_tasks(store: Store, jobs: Sequence[MemberJob], report: Report, scorer: Scorer | None) -> ScoreTasks | None:
+    config = jobs[0].training.scores
+    if config is None or scorer is None:
+        return None
+    return ScoreTasks(store, {job.name: job for job in jobs}, scorer, config, report)
+
+
+def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event, report: Report) -> Artifact | str:
+    """Train one member to its artifact, or return why that is impossible; another job that trains it is waited for."""
+    said = False
+
+    def wait() -> bool:
+        nonlocal said
+        if not said:
+            report(Event("members", job.name, 0, 0, {}, "another job trains it; waits"))
+            said = True
+        return stopping.is_set() or store.get(KIND, job.key) is not None
+
+    with lease(store, job.key, wait) as is_ours:
+        found = store.get(KIND, job.key)
+        if found is not None:
+            return found
+        return _fit_ours(store, job, queue, stopping) if is_ours else "interrupted"
+
+
+def _fit_ours(store: Store, job: MemberJob, queue: Any, stopping: threading.Event) -> Artifact | str:
+    """The same, alone."""
     reason = ""
     for _ in range(REFITS):
         if stopping.is_set():
@@ -146,7 +195,7 @@ def _trainer(store: Store, job: MemberJob, queue: Any) -> TorchTrainer:
         train_worker,
         train_loop_config={"job": job, "store": store, "queue": queue},
         scaling_config=ScalingConfig(
-            num_workers=resources.workers,
+            num_workers=resources.workers,  # a pair (least, most) makes Ray Train elastic
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=per_worker,
             accelerator_type=resources.accelerator_type,
@@ -163,9 +212,9 @@ def _trainer(store: Store, job: MemberJob, queue: Any) -> TorchTrainer:
 
 def _remove_checkpoints(store: Store, job: MemberJob) -> None:
     """The artifact is the result; its checkpoints are only in the way."""
-    fs, path = fsspec.url_to_fs(store.location("training", job.key))
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    path = store.folder(f"training/{job.key}")
+    if store.fs.exists(path):
+        store.fs.rm(path, recursive=True)
 
 
 def _failure_text(failures: dict[str, str], finished: Sequence[str]) -> str:

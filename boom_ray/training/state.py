@@ -1,47 +1,164 @@
-"""Checkpoints of a running member: weights, optimiser moments and the step, as safetensors.
+"""Checkpoints of a running member: weights, optimiser moments, averages and the step, as safetensors.
 
-Random numbers need no state: dropout is seeded by (seed, step, rank), data order comes from the plan.
+Random numbers need no state: dropout is seeded by (seed, step, micro-batch, rank), data order comes from the plan.
+Every worker that holds weights writes a file; sharded ones are put together again by rows, so that a member continues
+with another number of workers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from boom_ray.model.encoder import Encoder
+from boom_ray.errors import TrainingError
+from boom_ray.training.weights import Held, Weights
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-STATE = "state.safetensors"
 PROGRESS = "progress.json"
+Tensors = dict[str, torch.Tensor]
 
 
-def save_state(
-    folder: Path, encoder: Encoder, optimizer: torch.optim.AdamW, step: int, curve: Sequence[tuple[int, float]] = ()
-) -> None:
-    """Write what is needed to continue after ``step`` finished steps, and the loss curve so far."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in encoder.trainable().items():
-        tensors[f"weight/{name}"] = parameter.detach().contiguous()
-        for moment in MOMENTS:
-            if parameter in optimizer.state:
-                tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment].contiguous()
-    save_file(tensors, str(folder / STATE))
-    (folder / PROGRESS).write_text(json.dumps({"step": step, "curve": list(curve)}), encoding="utf-8")
+@dataclass
+class Progress:
+    """How far a member is.
+
+    Attributes:
+        step: finished steps of the plan.
+        update: updates of the weights that AdamW has counted.
+        curve: (step, loss) of every log line.
+        skipped: bad steps that made no update.
+        losses: dataset to the moving average of its loss, for leaps.
+    """
+
+    step: int = 0
+    update: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    skipped: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
 
 
-def load_state(folder: Path, encoder: Encoder, optimizer: torch.optim.AdamW) -> tuple[int, list[tuple[int, float]]]:
-    """Put a checkpoint back; returns the number of finished steps and the loss curve up to there."""
-    progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    step = int(progress["step"])
-    tensors = load_file(str(folder / STATE))
-    with torch.no_grad():
-        for name, parameter in encoder.trainable().items():
-            parameter.copy_(tensors[f"weight/{name}"])
-            if f"{MOMENTS[0]}/{name}" in tensors:
-                state = {moment: tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS}
-                optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **state}
-    return step, [(int(place), float(loss)) for place, loss in progress["curve"]]
+def snapshot(weights: Weights, optimizer: torch.optim.AdamW) -> Tensors:
+    """Copies on the CPU of what this worker's file must hold; training may go on at once."""
+    found: Tensors = {}
+    for held in weights.held():
+        for kind, tensor in _tensors(held, optimizer):
+            found[f"{kind}/{held.name}"] = tensor.detach().to("cpu", copy=True)
+    return found
+
+
+def _tensors(held: Held, optimizer: torch.optim.AdamW) -> Iterator[tuple[str, torch.Tensor]]:
+    """Kind and this worker's part of every tensor that belongs to one of weights."""
+    yield "weight", held.weight
+    if held.average is not None:
+        yield "average", held.average
+    state = optimizer.state.get(held.weight, {})
+    for moment in MOMENTS:
+        if moment in state:
+            yield moment, state[moment]
+
+
+def write(folder: Path, tensors: Tensors, weights: Weights, progress: Progress, rank: int) -> None:
+    """Write one worker's file, and on rank 0 the progress."""
+    starts = {held.name: str(held.start) for held in weights.held()}
+    save_file(tensors, str(folder / f"state-{rank:05d}.safetensors"), metadata={"starts": json.dumps(starts)})
+    if rank == 0:
+        facts = {"layout": weights.layout(), **vars(progress)}
+        (folder / PROGRESS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def read_progress(folder: Path, weights: Weights) -> Progress:
+    """How far a checkpoint is.
+
+    Raises:
+        TrainingError: it is damaged or of other weights.
+    """
+    try:
+        facts = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        layout = facts.pop("layout")
+        progress = Progress(**facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"The checkpoint {folder} cannot be read: {error}. Remove it and run again.") from error
+    if layout != weights.layout():
+        raise TrainingError(f"The checkpoint {folder} is of other weights. Remove it and run again.")
+    progress.curve = [(int(step), float(loss)) for step, loss in progress.curve]
+    return progress
+
+
+@torch.no_grad()
+def restore(folder: Path, weights: Weights, optimizer: torch.optim.AdamW) -> Progress:
+    """Put a checkpoint back into weights, averages and optimiser; returns how far it is.
+
+    Raises:
+        TrainingError: it is damaged or of other weights.
+    """
+    progress = read_progress(folder, weights)
+    with _Files(folder) as files:
+        for held in weights.held():
+            held.weight.copy_(files.read("weight", held))
+            if held.average is not None:
+                held.average.copy_(files.read("average", held))
+            if files.has(MOMENTS[0], held):
+                optimizer.state[held.weight] = _moments(files, held, progress.update)
+    weights.publish()
+    return progress
+
+
+def _moments(files: _Files, held: Held, update: float) -> Mapping[str, torch.Tensor]:
+    device = held.weight.device
+    state = {"step": torch.tensor(update, dtype=torch.float32, device=device)}
+    for moment in MOMENTS:
+        state[moment] = files.read(moment, held).to(device)
+    return state
+
+
+class _Files:
+    """The files of a checkpoint, opened lazily; tensors are read by rows, from whichever files have them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: list[tuple[Any, dict[str, int], frozenset[str]]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Files:
+        for path in sorted(self.folder.glob("state-*.safetensors")):
+            file = self._stack.enter_context(safe_open(str(path), "pt"))
+            starts = json.loads((file.metadata() or {})["starts"])
+            self._open.append((file, {name: int(start) for name, start in starts.items()}, frozenset(file.keys())))
+        if not self._open:
+            raise TrainingError(f"The checkpoint {self.folder} has no weights. Remove it and run again.")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def has(self, kind: str, held: Held) -> bool:
+        """Whether any file has such a tensor."""
+        return any(f"{kind}/{held.name}" in keys for _, _, keys in self._open)
+
+    def read(self, kind: str, held: Held) -> torch.Tensor:
+        """The rows that this worker holds."""
+        key = f"{kind}/{held.name}"
+        if held.rows is None:
+            return self._open[0][0].get_tensor(key)
+        count = len(held.weight)
+        pieces = []
+        for file, starts, keys in self._open:
+            if key not in keys:
+                continue
+            part = file.get_slice(key)
+            first = starts[held.name]
+            low, high = max(held.start, first), min(held.start + count, first + part.get_shape()[0])
+            if low < high:
+                pieces.append(part[low - first : high - first])
+        found = torch.cat(pieces) if pieces else torch.empty_like(held.weight, device="cpu")
+        if len(found) != count:
+            raise TrainingError(f"The checkpoint {self.folder} lacks rows of {held.name}. Remove it and run again.")
+        return found

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -19,77 +17,17 @@ import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imp
 from boom_ray.artifacts.batches import Batch, BatchReader
 from boom_ray.artifacts.plan import open_plan
 from boom_ray.artifacts.tokens import open_corpus
-from boom_ray.config import ModelConfig, TrainingConfig
 from boom_ray.errors import BoomError, TrainingError
 from boom_ray.events import Event
-from boom_ray.model.encoder import Encoder, load_encoder, save_model
+from boom_ray.model.encoder import load_encoder
 from boom_ray.model.folder import weights_fingerprint
-from boom_ray.model.tokenizer import load_tokenizer
-from boom_ray.store import Draft, Store, artifact_key
+from boom_ray.store import Draft, Store
+from boom_ray.training.checkpoints import Checkpoints
 from boom_ray.training.group import Group
-from boom_ray.training.loop import Loop
-from boom_ray.training.state import load_state, save_state
-
-KIND = "member"
-VERSION = 2
-
-
-@dataclass(frozen=True)
-class MemberJob:
-    """Everything that determines one member, and where its inputs are.
-
-    Attributes:
-        name: for messages; in no key.
-        bag: fingerprint of the bag.
-        bag_key: key of the bag's artifact.
-        corpus: fingerprint of the corpus; the bag says which examples, the corpus what their tokens are.
-        parts: dataset to the keys of its token parts.
-        in_batch: dataset to its negatives policy.
-        base: fingerprint of the base's artifact.
-        base_place: where it is, see `boom_ray.store.Artifact.place`.
-        model: the base and how it becomes an encoder.
-        training: how it is trained.
-        seed: seed of dropout and of the choice of negatives.
-        prompts: what the saved model stores as prompts.
-        max_tokens: longest text that the saved model reads; tokens.
-    """
-
-    name: str
-    bag: str
-    bag_key: str
-    corpus: str
-    parts: dict[str, list[str]]
-    in_batch: dict[str, bool]
-    base: str
-    base_place: str
-    model: ModelConfig
-    training: TrainingConfig
-    seed: int
-    prompts: dict[str, str]
-    max_tokens: int
-
-    def spec(self) -> dict[str, Any]:
-        """The fields that determine the member's weights and folder."""
-        model = self.model.identity()
-        for origin in ("base", "revision"):
-            model.pop(origin)  # the fingerprint of the weights says it better
-        return {
-            "model": model,
-            "training": self.training.identity(),
-            "seed": self.seed,
-            "in_batch": self.in_batch,
-            "prompts": self.prompts,
-            "max_tokens": self.max_tokens,
-        }
-
-    def inputs(self) -> dict[str, Any]:
-        """What it is trained from."""
-        return {"bag": self.bag, "corpus": self.corpus, "base": self.base}
-
-    @property
-    def key(self) -> str:
-        """Key of the member's artifact."""
-        return artifact_key(KIND, self.spec(), self.inputs(), VERSION)
+from boom_ray.training.job import KIND, VERSION, MemberJob
+from boom_ray.training.leave import write_folder
+from boom_ray.training.loop import Listeners, Loop, Plan
+from boom_ray.training.scores import Leaver
 
 
 def train_worker(payload: dict[str, Any]) -> dict[str, str] | None:
@@ -103,10 +41,10 @@ def train_worker(payload: dict[str, Any]) -> dict[str, str] | None:
     try:
         _train(payload["job"], payload["store"], payload["queue"])
     except BoomError as error:
-        group = Group.current()
-        if group.workers > 1 and not isinstance(error, TrainingError):
+        place = ray.train.get_context()
+        if place.get_world_size() > 1 and not isinstance(error, TrainingError):
             raise  # the others may be waiting for this worker, and only a dead one lets them go
-        return {"error": type(error).__name__, "text": str(error)} if group.rank == 0 else None
+        return {"error": type(error).__name__, "text": str(error)} if place.get_world_rank() == 0 else None
     return None
 
 
@@ -115,6 +53,36 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
     torch.set_num_threads(max(1, int(job.training.resources.cpus_per_worker)))
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     group = Group.current()
+    loop = _start(job, store, group)
+    checkpoints = Checkpoints(loop, job.training)
+    resumed = checkpoints.restore()
+    tell = _teller(group, queue)
+
+    def log(done: int, figures: dict[str, float]) -> None:
+        tell(Event("members", job.name, done, loop.plan.steps, figures))
+
+    if resumed:
+        tell(Event("members", job.name, resumed, loop.plan.steps, {}, f"continues at step {resumed}"))
+    with _leaving(job, store, loop, tell) as leave:
+
+        def update(done: int) -> None:
+            checkpoints.offer(done)
+            leave(done)
+
+        loop.run(Listeners(log, update))
+    weights = loop.weights.full(averaged=True)  # of sharded weights, all workers take part
+    if group.rank == 0:
+        figures: dict[str, Any] = {"steps": loop.plan.steps, "examples": loop.plan.steps * job.training.batch_size}
+        figures |= {"curve": loop.progress.curve, "resumed_at": resumed, "seconds": time.monotonic() - started}
+        _leave(store, job, weights, figures | {"skipped_steps": loop.progress.skipped})
+
+
+def _start(job: MemberJob, store: Store, group: Group) -> Loop:
+    """The loop, on all workers or on none.
+
+    Raises:
+        TrainingError: a worker could not start; says which and why.
+    """
     loop, fault = None, None
     try:
         loop = _prepare(job, store, group)
@@ -123,72 +91,66 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
     fault = group.first_fault(fault)
     if loop is None or fault is not None:
         raise TrainingError(fault or "another worker could not start")
-    start, curve = _restore(loop)
-
-    def log(done: int, figures: dict[str, float]) -> None:
-        curve.append((done, figures["loss"]))
-        _tell(group, queue, Event("members", job.name, done, loop.steps, figures))
-
-    if start:
-        _tell(group, queue, Event("members", job.name, start, loop.steps, {}, f"continues at step {start}"))
-    loop.run(start, log, lambda done: _checkpoint(loop, done, curve))
-    if group.rank == 0:
-        figures = {"steps": loop.steps, "examples": loop.steps * job.training.batch_size, "curve": curve}
-        figures |= {"resumed_at": start, "seconds": time.monotonic() - started}
-        _leave(store, job, loop.encoder, figures)
+    return Loop(*loop)
 
 
-def _prepare(job: MemberJob, store: Store, group: Group) -> Loop:
+def _prepare(job: MemberJob, store: Store, group: Group) -> tuple[Any, ...]:
     """Load model, plan and corpus; nothing here waits for other workers."""
     base = store.resolve(job.base_place)
-    encoder = load_encoder(base, job.model, job.training.dropout, job.seed).to(ray.train.torch.get_device())
+    model = job.model.model_copy(update={"dense": ()})  # the base's artifact has them already
+    encoder = load_encoder(base, model, job.training.dropout, job.seed).to(ray.train.torch.get_device())
     plan = open_plan(store, job.bag_key)
     steps = min(len(plan), job.training.max_steps or len(plan))
-    reader = BatchReader(
-        open_corpus(store, job.parts), job.in_batch, job.training.negatives, job.seed, group.rank, group.workers
-    )
+    reader = BatchReader(open_corpus(store, job.parts), job.training.negatives, job.seed, group.rank, group.workers)
 
     def batch(index: int) -> Batch:
         return reader.read(plan.step(index))
 
-    return Loop(encoder, steps, batch, job.training, job.seed, group)
+    return encoder, Plan(steps, batch, job.policies, job.longest), job.training, job.seed, group
 
 
-def _tell(group: Group, queue: Any, event: Event) -> None:
-    """Send an event from rank 0; a queue that is gone costs figures, never the training."""
-    if group.rank == 0:
-        with contextlib.suppress(ray.exceptions.RayError):
-            queue.put(event)
-
-
-def _restore(loop: Loop) -> tuple[int, list[tuple[int, float]]]:
-    """Continue from the run's last checkpoint; returns the finished steps and the loss curve so far."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0, []
-    with checkpoint.as_directory() as folder:
-        return load_state(Path(folder), loop.encoder, loop.optimizer)
-
-
-def _checkpoint(loop: Loop, done: int, curve: list[tuple[int, float]]) -> None:
-    """Report a checkpoint; all ranks call it, rank 0 brings the files (weights are the same on all)."""
-    if loop.group.rank:
-        ray.train.report({"step": done})
+@contextlib.contextmanager
+def _leaving(job: MemberJob, store: Store, loop: Loop, tell: Callable[[Any], None]) -> Any:
+    """A function to call after every update, which leaves weights to be evaluated where it is time."""
+    config = job.training.scores
+    if config is None:
+        yield lambda done: None
         return
-    with tempfile.TemporaryDirectory(prefix="boom-checkpoint-") as folder:
-        save_state(Path(folder), loop.encoder, loop.optimizer, done, curve)
-        checkpoint = ray.train.Checkpoint.from_directory(folder)
-        ray.train.report({"step": done}, checkpoint=checkpoint, checkpoint_dir_name=f"step{done:09d}")
+    leaver = Leaver(store, job, loop.plan.steps, tell)
+    last = loop.progress.step
+
+    def leave(done: int) -> None:
+        nonlocal last
+        if done // config.every > last // config.every:
+            last = done
+            weights = loop.weights.full(averaged=True)
+            if loop.group.rank == 0:
+                leaver.leave(done, weights)
+
+    try:
+        yield leave
+    finally:
+        leaver.close()
 
 
-def _leave(store: Store, job: MemberJob, encoder: Encoder, figures: dict[str, Any]) -> None:
+def _teller(group: Group, queue: Any) -> Callable[[Any], None]:
+    """Sends from rank 0; a queue that is gone costs figures, never the training."""
+
+    def tell(item: Any) -> None:
+        if group.rank == 0:
+            with contextlib.suppress(ray.exceptions.RayError):
+                queue.put(item)
+
+    return tell
+
+
+def _leave(store: Store, job: MemberJob, weights: dict[str, torch.Tensor], figures: dict[str, Any]) -> None:
     """Write the member's artifact: a sentence-transformers folder under ``model/``."""
 
     def build(draft: Draft) -> None:
         folder = draft.path / "model"
         folder.mkdir()
-        tokenizer = load_tokenizer(store.resolve(job.base_place), job.model)
-        save_model(encoder, tokenizer, folder, job.prompts, job.max_tokens)
+        write_folder(store, job, weights, folder)
         draft.figures |= figures
         draft.fingerprint = weights_fingerprint(folder)
 

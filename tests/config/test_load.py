@@ -110,7 +110,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file: Path, overri
         ),
         ("bags.members=[{name: core, ratio: 1}]", "the name core stands for something else"),
         ("bags.mixture.caps={a: -5}", "bags.mixture.caps.a: Input should be greater than or equal to 1"),
-        ("training.resources.workers=3", "batch_size=256 does not divide among resources.workers=3"),
+        ("training.resources.workers=300", "batch_size=256 gives no query to some of resources.workers=300"),
         (
             "corpus.datasets.0.instruction=find it",
             "dataset a has an instruction, but model.query_template has no {task}",

@@ -10,7 +10,7 @@ import yaml
 
 from boom_ray.config import MergeJobConfig, ModelConfig, TrainingConfig, load_config, to_yaml
 from boom_ray.config.load import validate
-from boom_ray.config.merge_job import FolderModelConfig, LossConfig
+from boom_ray.config.merge_job import FolderModelConfig, TrainedLossConfig
 from boom_ray.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf" / "merge"
@@ -92,7 +92,7 @@ def test_tasks_to_choose_by_are_not_reported() -> None:
 
 def test_sections_become_those_of_training() -> None:
     assert FolderModelConfig(pooling="cls").full() == ModelConfig(pooling="cls")
-    plain, full = LossConfig(temperature=0.5, negatives=1), TrainingConfig(temperature=0.5, negatives=1)
+    plain, full = TrainedLossConfig(temperature=0.5, negatives=1), TrainingConfig(temperature=0.5, negatives=1)
     assert plain.full() == full.model_copy(update={"precision": "float32"})
 
 

@@ -9,8 +9,8 @@ from boom_ray.corpus.readers import BadRow
 from tests.corpus.conftest import dataset
 
 
-def roles(present: str, task_type: str = "retrieval", **columns):
-    return find_roles(dataset("x", task_type, columns=columns), tuple(present.split()))
+def roles(present: str, task_type: str = "retrieval", kind: str = "infonce", **columns):
+    return find_roles(dataset("x", task_type, columns=columns, loss={"kind": kind}), tuple(present.split()))
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,24 @@ def test_named_columns_come_first():
     found = roles("query a b c d e", query="a", positive="b", negative=("d", "c"), score="e")
     assert found == Roles("a", "b", ("d", "c"), "e")
     assert roles("query pos body topic", "clustering", text="body", label="topic") == Roles("body", label="topic")
+
+
+@pytest.mark.parametrize("kind", ["cosent", "angle"])
+def test_a_graded_loss_looks_for_scores_in_every_task(kind):
+    assert roles("query positive label", "retrieval", kind) == Roles("query", "positive", score="label")
+    assert roles("query positive score grade", "bitext", kind, score="grade").score == "grade"
+    assert roles("sentence1 sentence2 score", "classification", kind).score == "score"
+
+
+@pytest.mark.parametrize(("present", "task_type"), [("query pos neg", "sts"), ("text label", "classification")])
+def test_a_graded_loss_needs_scores(present, task_type):
+    with pytest.raises(BadRow) as caught:
+        roles(present, task_type, "cosent")
+    assert caught.value.reason == "missing score column"
+    assert caught.value.detail == (
+        "a score column (score, label) is missing, which corpus.datasets.d.loss.kind=cosent needs: name it in "
+        f"corpus.datasets.d.columns.score, or choose loss.kind=infonce; present are {', '.join(present.split())}"
+    )
 
 
 @pytest.mark.parametrize(

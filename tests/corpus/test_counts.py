@@ -1,11 +1,16 @@
 from __future__ import annotations
 
-from boom_ray.corpus.counts import counts_table, dataset_figures, empty_message
+import pytest
+
+from boom_ray.corpus.counts import check_scores, check_taught, counts_table, dataset_figures, empty_message
+from boom_ray.errors import DataError
 from boom_ray.store import Artifact
+from tests.corpus.conftest import dataset
 
 READ = {
     "read": 20,
     "contrastive": 14,
+    "taught": 9,
     "rejected: empty query": 2,
     "rejected: wrong type": 1,
     "below positive_from": 3,
@@ -27,6 +32,7 @@ def test_every_row_read_is_accounted_for():
     left_out = facts["duplicates"] + facts["overlapping"] + sum(facts["rejected"].values())
     assert facts["read"] == facts["rows"] + left_out + sum(facts["set_aside"].values())
     assert facts["negatives_left_out"] == {"empty": 5, "over max_negatives": 7}
+    assert facts["taught"] == 9
     assert facts["mean_tokens"] == {"query": 4.5, "positive": 2.5, "negative": 0.0}
 
 
@@ -47,3 +53,36 @@ def test_an_empty_dataset_says_where_its_rows_went():
         {"read": 3, "below positive_from": 3}, SEALED | {"rows": 0, "duplicates": 0, "overlapping": 0}
     )
     assert "keeps no row of 3 read (only text of its label: 1, below positive_from: 3)" in empty_message("d", facts)
+
+
+@pytest.mark.parametrize("kind", ["cosent", "angle"])
+def test_a_graded_loss_without_any_score_names_the_columns(kind):
+    one = dataset("x", "sts", loss={"kind": kind})
+    check_scores(one, {"read": 3, "contrastive": 1, "rejected: missing score column": 2})
+    check_scores(one, {"read": 3, "rejected: malformed JSON": 3})  # the reason is another
+    with pytest.raises(DataError) as caught:
+        check_scores(one, {"read": 3, "rejected: missing score column": 2, "rejected: malformed JSON": 1})
+    assert str(caught.value) == (
+        f"Dataset d: a score column (score, label) is missing, which corpus.datasets.d.loss.kind={kind} needs: name it "
+        "in corpus.datasets.d.columns.score, or choose loss.kind=infonce."
+    )
+
+
+@pytest.mark.parametrize("kind", ["kl", "margin_mse"])
+def test_a_loss_that_follows_a_teacher_needs_one(kind):
+    one = dataset("x", loss={"kind": kind})
+    check_scores(one, {"read": 3, "contrastive": 3, "taught": 1})
+    check_scores(one, {"read": 3, "rejected: malformed JSON": 3})
+    for fault in (lambda: check_taught(one, 0), lambda: check_scores(one, {"read": 3, "contrastive": 3})):
+        with pytest.raises(DataError) as caught:
+            fault()
+        assert str(caught.value) == (
+            f"Dataset d: corpus.datasets.d.loss.kind={kind} needs a teacher's scores, but no example has both of the "
+            "columns pos_scores and neg_scores. Add them to the source as lists of numbers, one per text of pos and "
+            "neg, or choose loss.kind=infonce."
+        )
+
+
+def test_infonce_needs_no_scores():
+    check_scores(dataset("x"), {"read": 3, "contrastive": 3})
+    check_taught(dataset("x"), 0)

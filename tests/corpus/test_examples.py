@@ -64,6 +64,24 @@ def test_scores_are_shares_of_their_range(low, width, share, start):
         assert found.score >= start
 
 
+@pytest.mark.parametrize("kind", ["cosent", "angle"])
+@pytest.mark.parametrize("score", [0, 2, 5])
+def test_a_graded_loss_keeps_pairs_of_every_score(kind, score):
+    counts = Counter()
+    row = {"sentence1": "a", "sentence2": "b", "score": score}
+    found = make(row, "sts", counts=counts, score_range=(0, 5), loss={"kind": kind})
+    assert found == Example("a", ["b"], score=score / 5)
+    assert not counts
+
+
+@pytest.mark.parametrize(
+    ("scores", "taught"),
+    [({"pos_scores": [1], "neg_scores": [0]}, True), ({"pos_scores": [1]}, False), ({"neg_scores": [0]}, False)],
+)
+def test_an_example_is_taught_when_both_sides_have_scores(scores, taught):
+    assert make({"query": "q", "pos": ["p"], "neg": ["n"]} | scores).is_taught is taught
+
+
 def test_labels_of_pairs_are_scores():
     assert make({"sentence1": "a", "sentence2": "b", "label": 1}, "pair") == Example("a", ["b"], score=1.0)
     assert make({"sentence1": "a", "sentence2": "b", "label": 0}, "pair") is None

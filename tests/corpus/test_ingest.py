@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from boom_ray.artifacts.tokens import TOKEN_FILE, open_corpus
+from boom_ray.config import LossConfig
 from boom_ray.corpus import ingest as ingest_module
 from boom_ray.corpus.counts import counts_table
 from boom_ray.corpus.ingest import ingest
@@ -145,6 +146,11 @@ def test_reject_overlap_cache_and_repair(tmp_path, ray_cluster):
         (24, "missing column"),
         (25, "wrong type"),
     ]
+    assert facts["taught"] == 0  # only their positives have scores
+    policies = {name: (one["in_batch"], one["loss"]) for name, one in made.figures["datasets"].items()}
+    assert policies == dict.fromkeys(("first", "second"), (True, LossConfig().identity()))
+    assert {name: (one["in_batch"], one["loss"]) for name, one in made.spec.items()} == policies
+
     ends = {event.unit: event.figures["rows"] for event in events if event.done == event.total}
     assert ends == {"first": 19, "second": 20}
 
@@ -172,6 +178,12 @@ def test_reject_overlap_cache_and_repair(tmp_path, ray_cluster):
         (SCORED[:1], {"task_type": "sts"}, r"Dataset d keeps no row of 1 read \(below positive_from: 1\)"),
         ([*LABELLED, *PAIRS], {"task_type": "clustering"}, r"rows of two forms: 120 with a text .* 300 with a query"),
         ([], {}, r"Dataset d keeps no row of 0 read \(its files are empty\)"),
+        (
+            PAIRS,
+            {"loss": {"kind": "cosent"}},
+            r"d\.jsonl:1: a score column \(score, label\) is missing.*columns\.score",
+        ),
+        (SCORED, {"task_type": "pair", "score_range": (0, 5), "loss": {"kind": "kl"}}, "columns pos_scores and neg_sc"),
     ],
 )
 def test_errors_reach_the_caller_as_they_are(tmp_path, ray_cluster, capfd, rows, fields, text):
@@ -213,10 +225,13 @@ def test_what_changes_a_dataset_and_what_does_not(tmp_path):
 
     base = key()
     assert {key(same), key(name="other"), key(in_batch=False), key(config={"fragment_mb": 1})} == {base}
+    assert {key(loss={"temperature": 0.1}), key(loss={"kind": "kl"}), key(loss={"margin": 0.1})} == {base}
+    assert key(loss={"kind": "cosent"}) == key(loss={"kind": "angle", "temperature": 0.1})
     changed = [
         key(write_jsonl(tmp_path / "f.jsonl", PAIRS[1:])),
         key(instruction="do"),
         key(symmetric=True),
+        key(loss={"kind": "cosent"}),
         key(config={"max_query_tokens": 31}),
         key(config={"max_negatives": 1}),
         key(config={"on_bad_row": "reject"}),
@@ -224,3 +239,47 @@ def test_what_changes_a_dataset_and_what_does_not(tmp_path):
         key(held_out={"t": np.array([1], dtype=np.uint64)}),
     ]
     assert len({base, *changed}) == 1 + len(changed)
+
+
+def test_losses_and_the_scores_they_need(tmp_path, ray_cluster):
+    """Every pair of a graded dataset is an example; what another loss left in the store is checked for scores, too."""
+    store = Store(tmp_path / "store")
+    rows = [{"query": f"q{n}", "pos": [f"p{n}"], "neg": [f"n{n}"]} for n in range(20)]
+    untaught = write_jsonl(tmp_path / "untaught.jsonl", rows)
+    taught = write_jsonl(tmp_path / "taught.jsonl", [*rows, rows[0] | {"pos_scores": [2], "neg_scores": [-1]}])
+    scored = write_jsonl(tmp_path / "scored.jsonl", SCORED)
+
+    def datasets(*others, **loss):
+        graded = dataset(scored, "sts", name="graded", score_range=(0, 5), loss={"kind": "angle"})
+        return corpus(graded, dataset(taught, name="taught", loss={"kind": "kl"} | loss), *others)
+
+    plain = dataset(untaught, name="plain")
+    made = ingest(store, datasets(plain), spec(), {})
+    figures = made.figures["datasets"]
+    assert {name: (one["rows"], one["taught"]) for name, one in figures.items()} == {
+        "graded": (60, 0),
+        "taught": (21, 1),
+        "plain": (20, 0),
+    }
+    assert {name: one["loss"]["kind"] for name, one in figures.items()} == {
+        "graded": "angle",
+        "taught": "kl",
+        "plain": "infonce",
+    }
+    data = open_corpus(store, made.figures["parts"])
+    assert sorted({round(data["graded"].example(row).score * 5) for row in range(60)}) == list(range(6))
+    lists = [data["taught"].example(row).positive_scores for row in range(21)]
+    assert [one.tolist() for one in lists if one is not None] == [[2.0]]
+
+    events = []
+    other = ingest(store, datasets(plain, temperature=0.1), spec(), {}, events.append)
+    assert {event.note for event in events} == {"cached"}
+    assert (other.fingerprint, other.figures["parts"]) == (made.fingerprint, made.figures["parts"])
+    assert other.key != made.key
+    with pytest.raises(
+        DataError, match=r"Dataset plain: corpus\.datasets\.plain\.loss\.kind=margin_mse needs a teacher"
+    ):
+        ingest(store, datasets(dataset(untaught, name="plain", loss={"kind": "margin_mse"})), spec(), {})
+    with pytest.raises(DataError, match=r"Dataset late: a score column .* is missing"):
+        late = dataset(untaught, name="late", loss={"kind": "cosent"})
+        ingest(store, corpus(late, on_bad_row="reject"), spec(), {})

@@ -1,158 +1,241 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from boom_ray.artifacts.batches import BatchReader
-from boom_ray.artifacts.plan import Plan
-from boom_ray.artifacts.tokens import TokenDataset
-from boom_ray.bags.schedules import batch_level_shuffling
-from boom_ray.config import LoraConfig, ModelConfig, TrainingConfig
+from boom_ray.config import LoraConfig, MatryoshkaConfig, ModelConfig
 from boom_ray.errors import TrainingError
-from boom_ray.model.encoder import Encoder, load_encoder
-from boom_ray.model.losses import false_negatives, info_nce
-from boom_ray.model.steps import pad
 from boom_ray.training.group import Group
-from boom_ray.training.loop import Loop
-from boom_ray.training.state import load_state, save_state
-from tests.tiny_model import make_tiny_model
-from tests.token_corpus import write_tokens
+from boom_ray.training.loop import Listeners
+from boom_ray.training.state import restore, snapshot, write
+from tests.training.loops import ignore, make_inputs, make_loop, on_workers, run, weights
 
-SETTINGS = {"batch_size": 8, "negatives": 2, "precision": "float32", "temperature": 0.1, "learning_rate": 1e-3}
+NO_GRADIENT = "key.bias"  # attention does not depend on it: its gradient is rounding, which Adam makes steps of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("loop")
-    make_tiny_model(path / "base")
-    write_tokens(path / "a.arrow", "a", 40)
-    write_tokens(path / "b.arrow", "b", 24, labels=3)
-    return path
+    return make_inputs(tmp_path_factory.mktemp("loop"))
 
 
-def make_loop(folder: Path, group: Group, config: TrainingConfig, lora: LoraConfig | None = None) -> Loop:
-    torch.manual_seed(0)
-    encoder = load_encoder(folder / "base", ModelConfig(lora=lora), dropout=config.dropout)
-    corpus = {name: TokenDataset([folder / f"{name}.arrow"]) for name in "ab"}
-    plan: Plan = batch_level_shuffling(
-        {name: np.arange(len(data)) for name, data in corpus.items()},
-        {name: data.ids for name, data in corpus.items()},
-        config.batch_size,
-        2,
-        seed=1,
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_curve_is_that_of_plain_autograd_and_adamw(folder):
+    """Independent of micro-batches, flat arrays, hooks and the embedding's own gradient."""
+    loop = make_loop(folder, weight_decay=0.1, warmup_ratio=0.25, max_grad_norm=0.5)
+    from boom_ray.model.losses.policy import Facts, step_loss
+    from boom_ray.model.texts import padded
+
+    plain = make_loop(folder, weight_decay=0.1)
+    encoder = plain.encoder
+    parameters = [one.detach().clone().requires_grad_() for one in encoder.trainable().values()]
+    named = dict(zip(encoder.trainable(), parameters, strict=True))
+    decayed = [one for one in parameters if one.ndim > 1]
+    adam = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": [one for one in parameters if one.ndim <= 1]}],
+        weight_decay=0.0,
     )
-    reader = BatchReader(corpus, {"a": True, "b": False}, config.negatives, 3, group.rank, group.workers)
-    return Loop(encoder, len(plan), lambda index: reader.read(plan.step(index)), config, 3, group)
+    losses = []
+    for step in range(plain.plan.steps):
+        batch = plain.plan.batch(step)
+        texts = padded(batch.texts, encoder.pad_id)
+        vectors = torch.func.functional_call(encoder, named, (texts,))[batch.index]
+        loss = step_loss(vectors, Facts.of(batch), plain.plan.policies[batch.dataset])
+        losses.append(loss.item())
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 0.5)
+        for group in adam.param_groups:
+            group["lr"] = 1e-3 * ((step + 1) / 4 if step < 4 else 1 - (step - 4) / 12)
+        adam.step()
+    np.testing.assert_allclose(run(loop), losses, rtol=1e-4)
+    for name, value in weights(loop).items():
+        if not name.endswith(NO_GRADIENT):
+            torch.testing.assert_close(value, named[name].detach(), rtol=1e-3, atol=1e-5)
 
 
-def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in encoder.trainable().items()}
-
-
-def ignore(*_: object) -> None:
-    pass
-
-
-def test_gradients_equal_one_plain_forward_of_everything(folder):
-    config = TrainingConfig(**SETTINGS, dropout=0.0, micro_batch_tokens=64)
-    loop = make_loop(folder, Group(0, 1), config)
-    for index in range(4):
-        batch = loop.batch(index)
-        loss = loop.backward(batch)
-        ours = {name: parameter.grad.clone() for name, parameter in loop.parameters.items()}
-        loop.optimizer.zero_grad()
-        ids, mask = pad(batch.texts, loop.encoder.pad_id)
-        vectors = loop.encoder(ids, mask)[batch.index]
-        excluded = false_negatives(batch.query_keys, batch.known_positives, batch.candidate_keys, batch.labels)
-        plain = info_nce(vectors[:, 0], vectors[:, 1:], batch.present, excluded if batch.in_batch else None, 0.1)
-        plain.backward()
-        assert loss == pytest.approx(plain.item(), rel=1e-5)
-        for name, parameter in loop.parameters.items():
-            torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-4, atol=1e-6)
-        loop.optimizer.zero_grad()
-
-
-def test_resume_is_bit_identical_with_dropout(folder, tmp_path):
-    config = TrainingConfig(**SETTINGS, dropout=0.1, checkpoint_every=5, log_every=4)
-    whole = make_loop(folder, Group(0, 1), config)
-    states = []
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dropout": 0.1},
+        {"precision": "bfloat16", "ema": 0.9, "accumulation": 3},
+        {"max_leap": 100.0, "layer_decay": 0.5, "decay": "wsd", "decay_ratio": 0.5},
+        {"matryoshka": MatryoshkaConfig(dimensions=(32, 8))},
+    ],
+    ids=["dropout", "averages", "leaps", "matryoshka"],
+)
+def test_resume_is_bit_identical(folder, tmp_path, changes):
+    whole = make_loop(folder, **changes)
+    places = {}
 
     def keep(done: int) -> None:
         path = tmp_path / str(done)
         path.mkdir()
-        save_state(path, whole.encoder, whole.optimizer, done)
-        states.append(done)
+        state = next(iter(whole.optimizer.state.values()))
+        whole.progress.update, whole.progress.losses = float(state["step"]), whole.guard.averages()
+        write(path, snapshot(whole.weights, whole.optimizer), whole.weights, whole.progress, 0)
+        places[done] = path
 
-    curve: list[int] = []
-    whole.run(0, lambda done, figures: curve.append(done), keep)
-    assert states == [5, 10, 15]
-    assert curve == [4, 8, 12, 16]
-    again = make_loop(folder, Group(0, 1), config)
-    start, _ = load_state(tmp_path / "10", again.encoder, again.optimizer)
-    again.run(start, ignore, ignore)
-    for name, value in weights(whole.encoder).items():
-        assert torch.equal(value, again.parameters[name]), name
-
-
-def test_training_lowers_the_loss_and_lora_trains_only_adapters(folder):
-    config = TrainingConfig(**{**SETTINGS, "learning_rate": 5e-3}, dropout=0.0, log_every=4)
-    loop = make_loop(folder, Group(0, 1), config, LoraConfig(rank=4, alpha=8))
-    assert all("lora" in name for name in loop.parameters)
-    curve: list[float] = []
-    loop.run(0, lambda done, figures: curve.append(figures["loss"]), ignore)
-    assert curve[-1] < curve[0]
+    losses = run(whole, keep)
+    middle = sorted(places)[len(places) // 2]
+    again = make_loop(folder, **changes)
+    again.progress = restore(places[middle], again.weights, again.optimizer)
+    assert again.progress.step == middle
+    rest = run(again)
+    assert rest == losses[-len(rest) :]
+    assert same(whole.weights.full(averaged=True), again.weights.full(averaged=True))
+    assert same(weights(whole), weights(again))
+    assert again.progress.curve == whole.progress.curve
 
 
-def test_a_loss_that_is_not_finite_names_step_dataset_and_examples(folder):
-    loop = make_loop(folder, Group(0, 1), TrainingConfig(**SETTINGS))
-    with torch.no_grad():
-        next(iter(loop.parameters.values())).fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"Step 0 gave loss nan.*dataset [ab], examples [0-9a-f]{16}"):
-        loop.run(0, ignore, ignore)
-
-
-def first_gradients(loop: Loop) -> dict[str, torch.Tensor]:
-    """Gradients of the first step, summed over workers."""
-    loop.backward(loop.batch(0))
-    loop.group.sum_gradients(loop.parameters.values())
-    result = {name: parameter.grad.clone() for name, parameter in loop.parameters.items()}
-    loop.optimizer.zero_grad()
-    return result
-
-
-def train_as_rank(rank: int, workers: int, port: int, folder: Path, out: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=workers)
-    loop = make_loop(folder, Group.current(), TrainingConfig(**SETTINGS, dropout=0.0, log_every=1))
-    gradients = first_gradients(loop)
-    curve: list[float] = []
-    loop.run(0, lambda done, figures: curve.append(figures["loss"]), ignore)
-    torch.save({"curve": curve, "weights": weights(loop.encoder), "gradients": gradients}, out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_workers_train_as_one(folder, tmp_path, free_port):
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=train_as_rank, args=(rank, 2, free_port, folder, tmp_path)) for rank in range(2)
+def test_what_is_kept_in_memory_changes_no_bit(folder):
+    kept = [
+        weights(loop) for loop in (make_loop(folder, kept_tokens=n, dropout=0.1) for n in (0, 100, 10**9)) if run(loop)
     ]
-    for process in processes:
-        process.start()
-    one = make_loop(folder, Group(0, 1), TrainingConfig(**SETTINGS, dropout=0.0, log_every=1))
-    gradients = first_gradients(one)
-    curve: list[float] = []
-    one.run(0, lambda done, figures: curve.append(figures["loss"]), ignore)
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    np.testing.assert_allclose(ranks[0]["curve"], curve, rtol=1e-4)
-    for name, value in gradients.items():
-        assert torch.equal(ranks[0]["weights"][name], ranks[1]["weights"][name])
-        torch.testing.assert_close(ranks[0]["gradients"][name], value, rtol=1e-4, atol=1e-6)
+    assert same(kept[0], kept[1])
+    assert same(kept[0], kept[2])
+
+
+def test_bfloat16_trains_close_to_float32_with_float32_masters(folder):
+    exact, rounded = make_loop(folder), make_loop(folder, precision="bfloat16")
+    assert {one.dtype for one in rounded.encoder.parameters()} == {torch.bfloat16}
+    np.testing.assert_allclose(run(rounded), run(exact), rtol=0.1)
+    masters, compute = weights(rounded), rounded.encoder.trainable()
+    assert all(value.dtype == torch.float32 for value in masters.values())
+    assert all(torch.equal(compute[name], value.bfloat16()) for name, value in masters.items())
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in masters.values())
+
+
+def test_lora_trains_only_adapters_and_lowers_the_loss(folder):
+    loop = make_loop(folder, model=ModelConfig(lora=LoraConfig(rank=4, alpha=8)), learning_rate=5e-3)
+    assert all("lora" in name for name in weights(loop))
+    frozen = loop.encoder.core.embeddings.word_embeddings.weight.clone()
+    losses = run(loop)
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert torch.equal(frozen, loop.encoder.core.embeddings.word_embeddings.weight)
+
+
+def test_accumulated_steps_make_one_update_of_their_mean_gradient(folder):
+    one = make_loop(folder, max_steps=4, accumulation=4, warmup_ratio=0.0)
+    gradients = []
+    for step in range(4):
+        alone = make_loop(folder, warmup_ratio=0.0)
+        alone.progress.step = step
+        alone.plan = type(alone.plan)(step + 1, alone.plan.batch, alone.plan.policies, 16)
+        alone.weights.scale = ignore
+        alone.optimizer.step = ignore
+        run(alone)
+        gradients.append([flat.grad.clone() for flat in alone.weights.flats])
+    one.weights.scale = ignore
+    assert len(run(one)) == 1
+    for place, flat in enumerate(one.weights.flats):
+        torch.testing.assert_close(flat.grad, sum(each[place] for each in gradients) / 4, rtol=1e-4, atol=1e-7)
+
+
+def test_the_average_is_what_is_left(folder):
+    loop = make_loop(folder, ema=0.5, max_steps=2)
+    seen = [weights(loop)]
+    run(loop, lambda done: seen.append(weights(loop)))
+    seen.append(weights(loop))
+    for name, value in loop.weights.full(averaged=True).items():
+        torch.testing.assert_close(value, 0.25 * seen[0][name] + 0.25 * seen[1][name] + 0.5 * seen[2][name])
+
+
+def test_figures_have_every_signal(folder):
+    found: list[dict[str, float]] = []
+    loop = make_loop(folder, log_every=8)
+    loop.run(Listeners(lambda done, figures: found.append({"done": done, **figures}), ignore))
+    assert [figures["done"] for figures in found] == [8, 16]
+    figures = found[-1]
+    assert {"loss", "loss/a", "loss/b", "grad_norm", "learning_rate", "pairs_per_s", "tokens_per_s"} < figures.keys()
+    assert 0 <= figures["padding_share"] < 0.5
+    parts = {name: value for name, value in figures.items() if name.startswith("time/")}
+    assert {name.removeprefix("time/") for name in parts} == {
+        *("data", "forward", "loss", "backward", "communication", "update")
+    }
+    assert sum(parts.values()) == pytest.approx(1)
+    assert parts["time/forward"] > 0
+
+
+def poison(loop: Any) -> None:
+    """Step 3 gives NaN."""
+    plan = loop.plan
+
+    def batch(step: int) -> Any:
+        loop.bad = step == 3
+        return plan.batch(step)
+
+    loop.plan = type(plan)(plan.steps, batch, plan.policies, plan.longest)
+    forward = loop.encoder.forward
+    steps = {"done": 0}
+    loop.encoder.forward = lambda texts: forward(texts) * (float("nan") if loop.progress.step == 3 else 1.0)
+    del steps
+
+
+def test_a_bad_step_stops_with_its_examples_and_changes_nothing(folder):
+    loop = make_loop(folder)
+    poison(loop)
+    seen: dict[int, Any] = {}
+    with pytest.raises(TrainingError) as error:
+        run(loop, lambda done: seen.update({done: weights(loop)}))
+    batch = make_loop(folder).plan.batch(3)
+    assert "Step 3 gave loss nan" in str(error.value)
+    assert f"on dataset {batch.dataset}, examples {int(batch.ids[0]):016x}, " in str(error.value)
+    assert same(seen[3], weights(loop))
+
+
+def test_a_bad_step_is_skipped_if_wanted(folder):
+    loop = make_loop(folder, on_bad_step="skip")
+    poison(loop)
+    seen: dict[int, Any] = {}
+    run(loop, lambda done: seen.update({done: weights(loop)}))
+    assert same(seen[3], seen[4])
+    assert not same(seen[4], seen[5])
+    assert loop.progress.skipped == 1
+    assert float(next(iter(loop.optimizer.state.values()))["step"]) == loop.plan.steps - 1
+    assert all(torch.isfinite(value).all() for value in weights(loop).values())
+
+
+def train_here(folder: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """One worker's part of a member, from gradients of the first step to the end."""
+    group = Group.current()
+    loop = make_loop(Path(folder), group, **changes)
+    losses = run(loop)
+    return {"losses": losses, "weights": weights(loop), "kind": type(loop.weights).__name__}
+
+
+CASES = {
+    "two": (2, {}),
+    "four": (4, {}),
+    "uneven": (3, {}),
+    "bfloat16": (2, {"precision": "bfloat16"}),
+    "fsdp": (2, {"parallelism": "fsdp"}),
+    "fsdp-uneven": (3, {"parallelism": "fsdp", "kept_tokens": 0, "ema": 0.5, "accumulation": 2}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_workers_train_as_one(folder, tmp_path, free_port, case):
+    workers, changes = CASES[case]
+    ranks = on_workers(train_here, workers, free_port, tmp_path / "out", str(folder), changes)
+    one = make_loop(folder, **{**changes, "parallelism": "ddp"})
+    losses = run(one)
+    assert {rank["kind"] for rank in ranks} == {"Sharded" if changes.get("parallelism") == "fsdp" else "Replicated"}
+    loose = changes.get("precision") == "bfloat16"
+    for rank in ranks:
+        assert rank["losses"] == ranks[0]["losses"]
+        np.testing.assert_allclose(rank["losses"], losses, rtol=0.05 if loose else 1e-4)
+    for name, value in weights(one).items():
+        if not name.endswith(NO_GRADIENT):
+            close = {"rtol": 1e-2, "atol": 5e-3} if loose else {"rtol": 1e-3, "atol": 1e-5}
+            torch.testing.assert_close(ranks[0]["weights"][name], value, **close)
+    if changes.get("parallelism") != "fsdp":
+        assert all(same(rank["weights"], ranks[0]["weights"]) for rank in ranks)

@@ -13,17 +13,22 @@ import pytest
 
 from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.stage import BagJob, make_bags
-from boom_ray.config import MixtureConfig, ModelConfig, ResourcesConfig, TrainingConfig
+from boom_ray.config import DatasetConfig, MixtureConfig, ModelConfig, ResourcesConfig, TrainingConfig
 from boom_ray.errors import ConfigError, TrainingError
 from boom_ray.events import Event
 from boom_ray.model.folder import weights_fingerprint
+from boom_ray.model.losses.policy import policy_of
 from boom_ray.store import Store
 from boom_ray.training.base import MODEL, BaseJob, make_base
+from boom_ray.training.job import MemberJob
 from boom_ray.training.members import members_at_once, train_members
-from boom_ray.training.worker import MemberJob
 from tests.tiny_model import make_tiny_model
 from tests.token_corpus import write_corpus
 
+POLICIES = {
+    name: policy_of(DatasetConfig(name=name, source="-", task_type=kind), 0.02)
+    for name, kind in (("a", "retrieval"), ("b", "classification"))
+}
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -32,8 +37,11 @@ def base(tmp_path_factory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("base") / "model")
 
 
-def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -> list[MemberJob]:
-    parts = write_corpus(store, {"a": 320, "b": 160})
+def make_jobs(
+    store: Store, base: Path, rates: dict[str, float], workers: int, times: int = 1, **changes: object
+) -> list[MemberJob]:
+    """Members of 60 · ``times`` steps."""
+    parts = write_corpus(store, {"a": 320 * times, "b": 160 * times})
     resources = ResourcesConfig(workers=workers, cpus_per_worker=1, memory_gb_per_worker=0.5)
     training = TrainingConfig(
         batch_size=8,
@@ -43,6 +51,7 @@ def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -
         checkpoint_every=5,
         log_every=2,
         resources=resources,
+        **changes,
     )
     rules = [BagRule(1.0, 0, draw) for draw in range(len(rates))]
     mixture = MixtureConfig().identity()
@@ -58,7 +67,7 @@ def make_jobs(store: Store, base: Path, rates: dict[str, float], workers: int) -
             bag=bags[name].fingerprint,
             bag_key=bags[name].key,
             parts=parts,
-            in_batch={"a": True, "b": False},
+            policies=POLICIES,
             corpus="c",
             base=start.fingerprint,
             base_place=start.place(MODEL),
@@ -91,12 +100,13 @@ def test_members_are_queued_fail_alone_and_are_trained_once(ray_cluster, tmp_pat
     assert done["good"].fingerprint != done["other"].fingerprint
 
 
-def kill_worker_once(events: list[Event], killed: threading.Event) -> object:
-    """A report that kills one training worker of this session's cluster after the first checkpoint."""
+def kill_worker_once(store: Store, events: list[Event], killed: threading.Event) -> object:
+    """A report that kills one training worker of this session's cluster once a checkpoint has arrived."""
 
     def report(event: Event) -> None:
         events.append(event)
-        if event.stage == "members" and 8 <= event.done < 60 and not killed.is_set():
+        arrived = any(path.read_text().count("step0") for path in Path(store.root).glob("training/*/checkpoint_man*"))
+        if event.stage == "members" and arrived and not killed.is_set():
             for process in psutil.Process().children(recursive=True):
                 if "RayTrainWorker" in " ".join(process.cmdline()[:1]) or "RayTrainWorker" in process.name():
                     os.kill(process.pid, signal.SIGKILL)
@@ -108,13 +118,13 @@ def kill_worker_once(events: list[Event], killed: threading.Event) -> object:
 
 def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp_path, base):
     calm = Store(tmp_path / "calm")
-    jobs = make_jobs(calm, base, {"m": 1e-3}, workers=1)
+    jobs = make_jobs(calm, base, {"m": 1e-3}, workers=1, times=8)
     expected = train_members(calm, jobs)["m"]
     rough = Store(tmp_path / "rough")
     killed = threading.Event()
     events: list[Event] = []
     again = train_members(
-        rough, make_jobs(rough, base, {"m": 1e-3}, workers=1), report=kill_worker_once(events, killed)
+        rough, make_jobs(rough, base, {"m": 1e-3}, 1, 8), report=kill_worker_once(rough, events, killed)
     )
     assert killed.is_set()
     assert any("continues at step" in event.note for event in events)
@@ -135,7 +145,7 @@ def test_tokens_pooling_and_policy_are_in_the_key(ray_cluster, tmp_path, base):
     others = [
         replace(job, corpus="other tokens"),
         replace(job, base="other base"),
-        replace(job, in_batch={"a": False, "b": False}),
+        replace(job, policies={"a": POLICIES["a"], "b": replace(POLICIES["b"], temperature=0.5)}),
         replace(job, prompts={"query": "q: "}),
         replace(job, training=job.training.model_copy(update={"learning_rate": 2e-3})),
     ]

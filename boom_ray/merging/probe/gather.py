@@ -20,14 +20,14 @@ from boom_ray.config.merge import ProbeConfig
 from boom_ray.errors import MergeError
 from boom_ray.events import Event, Report, silent
 from boom_ray.merging.probe.members import Running, Source
-from boom_ray.merging.probe.sample import LossSettings, SampleJob
+from boom_ray.merging.probe.sample import LossSettings, SampleJob, StepLoss
 from boom_ray.merging.probe.staging import Staging, open_staging
 from boom_ray.merging.probe.sums import ActivationSums, FisherSums, Sums
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
 FISHER, ACTIVATIONS = "fisher", "activations"
-KINDS: Mapping[str, Callable[[Running, LossSettings], Sums]] = {FISHER: FisherSums, ACTIVATIONS: ActivationSums}
+KINDS: Mapping[str, Callable[[Running, StepLoss], Sums]] = {FISHER: FisherSums, ACTIVATIONS: ActivationSums}
 VERSION = 1
 """Raise it when the same spec gives another content."""
 WEIGHTS = "weights"
@@ -221,7 +221,7 @@ class Gatherer:
             MergeError: something is not finite; names the member.
         """
         with one_thread():
-            sums = KINDS[self._job.kind](self._running, self._job.loss)
+            sums = KINDS[self._job.kind](self._running, self._job.sample.step_loss(self._job.loss))
             try:
                 sums.add(self._sample.batch(index) for index in range(number, len(self._sample), self._shards))
                 _check_finite(sums)

@@ -12,7 +12,8 @@ from boom_ray.config import ModelConfig
 from boom_ray.errors import MergeError
 from boom_ray.merging.reading.checkpoint import Checkpoint, open_checkpoint
 from boom_ray.merging.recipe import MemberRef
-from boom_ray.model.encoder import Encoder, load_encoder
+from boom_ray.model.encoder import PREFIX, Encoder, load_encoder
+from boom_ray.model.folder import modules
 from boom_ray.model.pooling import pooling_mode
 from boom_ray.store import Store
 
@@ -63,7 +64,7 @@ class Source:
         """
         with self.opened(store) as checkpoint:
             mode = pooling_mode(checkpoint.package_folder, self.model)
-            config = self.model.model_copy(update={"lora": None, "pooling": mode})
+            config = self.model.model_copy(update={"lora": None, "dense": (), "frozen": (), "pooling": mode})
             encoder = load_encoder(checkpoint.layers[-1], config, dropout=0.0)
             keys = parameter_keys(encoder, checkpoint)
             if len(checkpoint.layers) > 1:  # an adapter: the model above is the base's
@@ -76,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Running:
-    """A model that runs, and the keys of its parameters in the member's files, by name in ``encoder.transformer``."""
+    """A model that runs, and the keys of its parameters in the member's files, by their names in the encoder."""
 
     encoder: Encoder
     keys: Mapping[str, str]
@@ -87,8 +88,8 @@ class Running:
 
 
 def named_parameters(encoder: Encoder) -> list[tuple[str, torch.nn.Parameter]]:
-    """Parameters of the transformer, tied ones once."""
-    return list(encoder.transformer.named_parameters())
+    """Parameters of transformer and linear layers, tied ones once."""
+    return list(encoder.named_parameters())
 
 
 def parameter_keys(encoder: Encoder, checkpoint: Checkpoint) -> dict[str, str]:
@@ -97,17 +98,27 @@ def parameter_keys(encoder: Encoder, checkpoint: Checkpoint) -> dict[str, str]:
     Raises:
         MergeError: a parameter has no tensor of its name and shape.
     """
-    infos = {info.name: info for info in checkpoint.tensors.values() if info.module == checkpoint.transformer}
+    infos = {(info.module, info.name): info for info in checkpoint.tensors.values()}
+    inner = [name for module, name in infos if module == checkpoint.transformer]
     parameters = named_parameters(encoder)
-    prefixes = ["", *sorted({name.split(".", 1)[0] + "." for name in infos if "." in name})]
-    prefix = max(prefixes, key=lambda one: sum(one + name in infos for name, _ in parameters))
+    prefixes = ["", *sorted({name.split(".", 1)[0] + "." for name in inner if "." in name})]
+    bare = [name.removeprefix(PREFIX) for name, _ in parameters if name.startswith(PREFIX)]
+    prefix = max(prefixes, key=lambda one: sum((checkpoint.transformer, one + name) in infos for name in bare))
+    folder = checkpoint.package_folder
+    dense = [one.path.relative_to(folder).as_posix() for one in modules(folder) if one.kind == "Dense"]
     keys: dict[str, str] = {}
     for name, parameter in parameters:
-        info = infos.get(prefix + name)
+        if name.startswith(PREFIX):
+            place = (checkpoint.transformer, prefix + name.removeprefix(PREFIX))
+        else:
+            _, number, inside = name.split(".", 2)  # dense.NUMBER.linear.weight
+            place = (dense[int(number)], inside)
+        info = infos.get(place)
         if info is None or info.shape != tuple(parameter.shape):
             raise MergeError(
-                f"Parameter {name} of {checkpoint.label}, of shape {list(parameter.shape)}, is not in its files under "
-                f"that name; save the model again with transformers {_transformers_version()} to look at it with data."
+                f"Parameter {place[1]} of {checkpoint.label}, of shape {list(parameter.shape)}, is not in its files "
+                f"under that name; save the model again with transformers {_transformers_version()} to look at it with "
+                f"data."
             )
         keys[name] = info.key
     return keys

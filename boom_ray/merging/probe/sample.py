@@ -11,19 +11,24 @@ import numpy as np
 from boom_ray.artifacts.batches import Batch, BatchReader
 from boom_ray.artifacts.plan import I64, Step
 from boom_ray.artifacts.tokens import TokenDataset, open_corpus
-from boom_ray.config import TrainingConfig
+from boom_ray.config import LossConfig, TrainingConfig
 from boom_ray.config.merge import ProbeConfig
 from boom_ray.errors import MergeError
 from boom_ray.hashing import U64, mix64, stream_key
+from boom_ray.model.encoder import Encoder
+from boom_ray.model.losses.policy import Facts, Policy, resolve_policy, step_loss
+from boom_ray.model.steps import StepSettings, backward, embed, prepare
 from boom_ray.store import Artifact, Store
+
+MICRO_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The loss that members were trained with (`boom_ray.model.steps.StepSettings`).
+    """How members were trained, as far as all datasets share it.
 
     Attributes:
-        temperature: InfoNCE's temperature.
+        temperature: InfoNCE's temperature where a dataset has none of its own.
         negatives: most hard negatives per query; texts.
         precision: type of the forward pass, ``bfloat16`` or ``float32``.
         micro_batch_tokens: most tokens of one forward pass; changes nothing beyond rounding and is in no key.
@@ -32,16 +37,48 @@ class LossSettings:
     temperature: float
     negatives: int
     precision: str = "float32"
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS
 
     @staticmethod
     def of(training: TrainingConfig) -> LossSettings:
         """The loss of a training configuration."""
-        return LossSettings(training.temperature, training.negatives, training.precision, training.micro_batch_tokens)
+        tokens = training.micro_batch_tokens or MICRO_BATCH_TOKENS
+        return LossSettings(training.temperature, training.negatives, training.precision, tokens)
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the loss, as JSON."""
         return {"temperature": self.temperature, "negatives": self.negatives, "precision": self.precision}
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of a step of any dataset, with members as models that run in float32.
+
+    Attributes:
+        settings: what all datasets share.
+        policies: dataset to its loss.
+    """
+
+    settings: LossSettings
+    policies: Mapping[str, Policy]
+
+    def backward(self, encoder: Encoder, batch: Batch) -> float:
+        """Add the step's gradients to the parameters' ``grad``; returns its loss."""
+        settings = self.step_settings(encoder)
+        return float(backward(encoder, prepare(batch, settings), self.policies[batch.dataset], settings))
+
+    def value(self, encoder: Encoder, batch: Batch) -> float:
+        """The step's loss."""
+        vectors = embed(encoder, batch.texts, self.step_settings(encoder))[batch.index.to(encoder.device)]
+        return float(step_loss(vectors, Facts.of(batch).to(encoder.device), self.policies[batch.dataset]))
+
+    def step_settings(self, encoder: Encoder) -> StepSettings:
+        """How a step is computed."""
+        return StepSettings(
+            pad_id=encoder.pad_id,
+            micro_batch_tokens=self.settings.micro_batch_tokens,
+            autocast=self.settings.precision == "bfloat16",
+        )
 
 
 @dataclass(frozen=True)
@@ -79,25 +116,36 @@ class SampleJob:
     Attributes:
         corpus: fingerprint of the corpus.
         parts: dataset to the keys of its parts.
-        in_batch: dataset to its negatives policy.
+        losses: dataset to its loss and negatives policy, as the corpus artifact has them.
         probe: how many examples, which, and how many per step.
     """
 
     corpus: str
     parts: dict[str, list[str]]
-    in_batch: dict[str, bool]
+    losses: dict[str, dict[str, Any]]
     probe: ProbeConfig
 
     @staticmethod
     def of(corpus: Artifact, probe: ProbeConfig) -> SampleJob:
         """The sample of a corpus artifact (`boom_ray.corpus.ingest`)."""
-        in_batch = {name: bool(facts["in_batch"]) for name, facts in corpus.figures["datasets"].items()}
-        return SampleJob(corpus.fingerprint, corpus.figures["parts"], in_batch, probe)
+        tables = corpus.figures["datasets"].items()
+        losses = {name: {"in_batch": bool(facts["in_batch"]), "loss": facts["loss"]} for name, facts in tables}
+        return SampleJob(corpus.fingerprint, corpus.figures["parts"], losses, probe)
 
     def spec(self) -> dict[str, Any]:
         """The fields that determine the sample beside the corpus, as JSON."""
         kept = {name: getattr(self.probe, name) for name in ("examples", "batch", "seed")}
-        return {**kept, "in_batch": dict(sorted(self.in_batch.items()))}
+        return {**kept, "losses": dict(sorted(self.losses.items()))}
+
+    def step_loss(self, settings: LossSettings) -> StepLoss:
+        """The loss of the corpus's datasets."""
+        return StepLoss(
+            settings,
+            {
+                name: resolve_policy(LossConfig(**facts["loss"]), facts["in_batch"], settings.temperature)
+                for name, facts in self.losses.items()
+            },
+        )
 
     def open(self, store: Store, negatives: int) -> Sample:
         """The sample, ready to be read.
@@ -112,7 +160,7 @@ class SampleJob:
         """
         corpus = open_corpus(store, self.parts)
         steps = draw(corpus, self.probe.examples, self.probe.batch, self.probe.seed)
-        return Sample(steps, BatchReader(corpus, self.in_batch, negatives, self.probe.seed, rank=0, workers=1))
+        return Sample(steps, BatchReader(corpus, negatives, self.probe.seed, rank=0, workers=1))
 
 
 def draw(corpus: Mapping[str, TokenDataset], examples: int, batch: int, seed: int) -> tuple[Step, ...]:

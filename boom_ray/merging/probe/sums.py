@@ -15,8 +15,8 @@ from boom_ray.artifacts.batches import Batch
 from boom_ray.artifacts.tokens import I32
 from boom_ray.errors import MergeError
 from boom_ray.merging.probe.members import Running
-from boom_ray.merging.probe.sample import LossSettings
-from boom_ray.model.steps import backward, pad
+from boom_ray.merging.probe.sample import StepLoss
+from boom_ray.model.texts import padded
 
 
 class Sums(ABC):
@@ -28,9 +28,9 @@ class Sums(ABC):
         tensors: key to sum, float32.
     """
 
-    def __init__(self, running: Running, loss: LossSettings) -> None:
+    def __init__(self, running: Running, loss: StepLoss) -> None:
         """Nothing is added yet."""
-        self.running, self.settings = running, loss
+        self.running, self.step_loss = running, loss
         self.count = 0
         self.loss: float | None = None
         self.tensors: dict[str, torch.Tensor] = {}
@@ -62,7 +62,7 @@ class FisherSums(Sums):
     Memory: weights, gradients and sums, 12 bytes per parameter, beside one micro-batch's activations.
     """
 
-    def __init__(self, running: Running, loss: LossSettings) -> None:
+    def __init__(self, running: Running, loss: StepLoss) -> None:
         """All sums are zero."""
         super().__init__(running, loss)
         self._parameters = running.trainable()
@@ -75,7 +75,7 @@ class FisherSums(Sums):
             MergeError: the loss is not finite.
         """
         for batch in batches:
-            loss = backward(self.running.encoder, batch, self.settings).loss
+            loss = self.step_loss.backward(self.running.encoder, batch)
             if not math.isfinite(loss):
                 raise MergeError(f"The loss on dataset {batch.dataset} is {loss}; the member's weights are damaged.")
             self.count += batch.size
@@ -109,13 +109,13 @@ class ActivationSums(Sums):
     Memory: weights, and columns² float32 per linear layer.
     """
 
-    def __init__(self, running: Running, loss: LossSettings) -> None:
+    def __init__(self, running: Running, loss: StepLoss) -> None:
         """Nothing is added yet."""
         super().__init__(running, loss)
         keys = {parameter: key for key, parameter in running.trainable().items()}
         self._hooks = [
             module.register_forward_pre_hook(self._hook(keys[module.weight]), with_kwargs=True)
-            for module in running.encoder.transformer.modules()
+            for module in running.encoder.modules()
             if isinstance(module, nn.Linear) and module.weight in keys
         ]
 
@@ -133,14 +133,12 @@ class ActivationSums(Sums):
     def add(self, batches: Iterable[Batch]) -> None:
         """One forward pass over the texts of all steps; ``count`` counts tokens."""
         texts = [text for batch in batches for text in batch.texts]
-        encoder = self.running.encoder
-        device = next(encoder.parameters()).device
-        bf16 = self.settings.precision == "bfloat16"
-        for group in equal_lengths(texts, self.settings.micro_batch_tokens):
-            ids, mask = pad(group)
-            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                encoder(ids.to(device), mask.to(device))
-            self.count += ids.numel()
+        encoder, settings = self.running.encoder, self.step_loss.step_settings(self.running.encoder)
+        for group in equal_lengths(texts, settings.micro_batch_tokens):
+            piece = padded(group, encoder.pad_id).to(encoder.device)
+            with torch.no_grad(), torch.autocast(piece.ids.device.type, torch.bfloat16, enabled=settings.autocast):
+                encoder(piece)
+            self.count += piece.tokens
 
     def close(self) -> None:
         """Take the hooks out."""

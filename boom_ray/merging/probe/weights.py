@@ -21,7 +21,6 @@ from boom_ray.merging.probe.sample import LossSettings, Sample, SampleJob
 from boom_ray.merging.reading.checkpoint import Checkpoint
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.model.encoder import Encoder
-from boom_ray.model.steps import backward, embed, step_loss
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
 KIND = "weights"
@@ -122,8 +121,10 @@ def learn_weights_here(store: Store, job: WeightsJob, report: Report = silent, g
         running, position = _position(store, job, torch.device("cuda" if gpu else "cpu"))
         probe, members = job.sample.probe, len(job.members)
 
+        step_loss = job.sample.step_loss(job.loss)
+
         def loss(batch: Batch) -> float:
-            return backward(running.encoder, batch, job.loss).loss
+            return step_loss.backward(running.encoder, batch)
 
         def tell(done: int, value: float) -> None:
             report(Event("merge", UNIT, done, probe.steps, {"loss": value}))
@@ -174,11 +175,9 @@ def _mean_loss(encoder: Encoder, position: Position, sample: Sample, job: Weight
     """Mean loss over all examples of the sample, each step with its own negatives."""
     weights = torch.tensor(at.weights, dtype=torch.float64)
     position.move((at.scale * chain(position.gram, weights)).tolist())
-    total = 0.0
+    total, loss = 0.0, job.sample.step_loss(job.loss)
     with torch.no_grad():
         for index in range(len(sample)):
             batch = sample.batch(index)
-            embedded = embed(encoder, batch.texts, job.loss)
-            vectors = torch.cat(embedded.pieces)[embedded.place][batch.index]
-            total += float(step_loss(vectors, batch, job.loss.temperature)) * batch.size
+            total += loss.value(encoder, batch) * batch.size
     return total / sum(sample.examples.values())

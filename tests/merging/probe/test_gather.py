@@ -43,7 +43,7 @@ def test_shards_add_up_to_one_pass_over_the_sample(world, kind):
     assert artifact.figures["steps"] == 12
     assert artifact.figures["examples"] == {"long": 30, "short": 6}
     running = world.source("a").load(world.store, CPU)
-    sums = (FisherSums if kind == FISHER else ActivationSums)(running, LOSS)
+    sums = (FisherSums if kind == FISHER else ActivationSums)(running, world.loss)
     sample = world.sample(examples=36, batch=3).open(world.store, LOSS.negatives)
     sums.add(sample.batch(index) for index in range(len(sample)))
     found = tensors(artifact)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boom_ray.artifacts.tokens import TokenDataset
+from boom_ray.config import LossConfig
 from boom_ray.errors import MergeError
 from boom_ray.merging.probe.sample import draw, spread
 from tests.merging.probe.world import LOSS
@@ -84,8 +85,14 @@ def test_a_sample_of_a_corpus_artifact(world):
     job = world.sample(examples=20, batch=4)
     sample = job.open(world.store, LOSS.negatives)
     assert sample.examples == {"long": 14, "short": 6}
-    assert job.spec() == {"examples": 20, "batch": 4, "seed": 0, "in_batch": {"long": True, "short": False}}
+    losses = {name: {"in_batch": name == "long", "loss": LossConfig().identity()} for name in ("long", "short")}
+    assert job.spec() == {"examples": 20, "batch": 4, "seed": 0, "losses": losses}
+    policies = job.step_loss(LOSS).policies
+    assert {name: (one.in_batch, one.temperature) for name, one in policies.items()} == {
+        "long": (True, LOSS.temperature),
+        "short": (False, LOSS.temperature),
+    }
     for index, step in enumerate(sample.steps):
         batch = sample.batch(index)
-        assert (batch.dataset, batch.size, batch.in_batch) == (step.dataset, len(step.rows), step.dataset == "long")
+        assert (batch.dataset, batch.size) == (step.dataset, len(step.rows))
         assert np.array_equal(batch.ids, sample.reader.corpus[step.dataset].ids[step.rows])

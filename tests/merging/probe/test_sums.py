@@ -9,8 +9,8 @@ from torch import nn
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.probe.sums import ActivationSums, FisherSums, equal_lengths
-from boom_ray.model.losses import false_negatives, info_nce
-from boom_ray.model.steps import pad
+from boom_ray.model.losses.policy import Facts, Policy, step_loss
+from boom_ray.model.texts import padded
 from tests.merging.probe.world import LOSS
 
 CPU = torch.device("cpu")
@@ -29,19 +29,18 @@ def batches(world):
 
 def plain_gradients(running, batch) -> dict[str, torch.Tensor]:
     """Gradient of the step's mean loss by one ordinary forward pass over everything."""
-    ids, mask = pad(batch.texts, running.encoder.pad_id)
-    vectors = nn.functional.normalize(running.encoder(ids, mask), dim=-1)[batch.index]
-    excluded = None
-    if batch.in_batch:
-        excluded = false_negatives(batch.query_keys, batch.known_positives, batch.candidate_keys, batch.labels)
-    loss = info_nce(vectors[:, 0], vectors[:, 1:], batch.present, excluded, LOSS.temperature)
+    vectors = running.encoder(padded(batch.texts, running.encoder.pad_id))[batch.index]
+    masks = ("positives", "duplicates", "labels")
+    is_long = batch.dataset == "long"
+    policy = Policy("infonce", LOSS.temperature, is_long, ("query_to_passage",), "joint", masks, None, 1.0, 0.0)
+    loss = step_loss(vectors, Facts.of(batch), policy)
     parameters = running.trainable()
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {key: gradient for key, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
-def test_fisher_is_the_square_of_summed_gradients_per_step(running, batches):
-    sums = FisherSums(running, LOSS)
+def test_fisher_is_the_square_of_summed_gradients_per_step(world, running, batches):
+    sums = FisherSums(running, world.loss)
     sums.add(batches)
     assert sums.count == sum(batch.size for batch in batches) == 20
     expected: dict[str, torch.Tensor] = {}
@@ -58,7 +57,7 @@ def test_fisher_of_single_examples_is_the_mean_square_of_their_gradients(world, 
     sample = world.sample(examples=6, batch=2).open(world.store, LOSS.negatives)
     steps = [replace(step, rows=step.rows[:1]) for step in sample.steps]
     batches = [sample.reader.read(step) for step in steps]
-    sums = FisherSums(running, LOSS)
+    sums = FisherSums(running, world.loss)
     sums.add(batches)
     gradients = [plain_gradients(running, batch) for batch in batches]
     key = next(key for key in gradients[0] if key.endswith("query.weight"))
@@ -66,16 +65,16 @@ def test_fisher_of_single_examples_is_the_mean_square_of_their_gradients(world, 
     torch.testing.assert_close(sums.tensors[key] / sums.count, mean, rtol=1e-3, atol=1e-6 * float(mean.max()))
 
 
-def test_a_loss_that_is_not_finite_names_the_dataset(running, batches):
+def test_a_loss_that_is_not_finite_names_the_dataset(world, running, batches):
     with torch.no_grad():
         next(iter(running.trainable().values())).fill_(float("nan"))
-    sums = FisherSums(running, LOSS)
+    sums = FisherSums(running, world.loss)
     with pytest.raises(MergeError, match=rf"dataset {batches[0].dataset} is nan"):
         sums.add(batches)
 
 
-def test_activations_are_products_of_the_tokens_that_reach_each_layer(running, batches):
-    sums = ActivationSums(running, LOSS)
+def test_activations_are_products_of_the_tokens_that_reach_each_layer(world, running, batches):
+    sums = ActivationSums(running, world.loss)
     sums.add(batches)
     inputs: dict[str, list[torch.Tensor]] = {}
     layers = {
@@ -91,20 +90,20 @@ def test_activations_are_products_of_the_tokens_that_reach_each_layer(running, b
     texts = [text for batch in batches for text in batch.texts]
     with torch.no_grad():
         for text in texts:  # one text at a time: no padding whatever
-            running.encoder(*pad([text], running.encoder.pad_id))
+            running.encoder(padded([text], running.encoder.pad_id))
     for hook in hooks:
         hook.remove()
     assert sums.count == sum(len(text) for text in texts)
-    assert {running.keys[f"{name}.weight"] for name in inputs} == set(sums.tensors)
+    assert {running.keys[f"transformer.{name}.weight"] for name in inputs} == set(sums.tensors)
     for name, rows in inputs.items():
         whole = torch.cat(rows).double()
         torch.testing.assert_close(
-            sums.tensors[running.keys[f"{name}.weight"]].double(), whole.T @ whole, rtol=1e-4, atol=1e-2
+            sums.tensors[running.keys[f"transformer.{name}.weight"]].double(), whole.T @ whole, rtol=1e-4, atol=1e-2
         )
 
 
-def test_layers_that_no_token_reaches_are_left_out(running, batches):
-    sums = ActivationSums(running, LOSS)
+def test_layers_that_no_token_reaches_are_left_out(world, running, batches):
+    sums = ActivationSums(running, world.loss)
     assert not any("pooler" in key or "embeddings" in key for key in sums.tensors)
     running.encoder.transformer.unused = nn.Linear(2, 2)
     sums.add(batches[:1])
@@ -118,8 +117,8 @@ def test_groups_of_one_length_hold_every_text_once():
     assert sorted(int(text[0]) for group in groups for text in group) == list(range(7))
 
 
-def test_hooks_are_taken_out(running, batches):
-    sums = ActivationSums(running, LOSS)
+def test_hooks_are_taken_out(world, running, batches):
+    sums = ActivationSums(running, world.loss)
     sums.close()
     sums.add(batches[:1])
     assert not sums.tensors

@@ -15,7 +15,6 @@ from boom_ray.merging.probe.weights import WeightsJob, learn_weights, learn_weig
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.model.encoder import load_encoder
 from boom_ray.model.folder import weights_fingerprint
-from boom_ray.model.steps import backward
 from boom_ray.store import Store
 from tests.merging.probe.world import LOSS, MODEL, World
 
@@ -34,7 +33,7 @@ def train(world: World, folder: Path, name: str, sample, direction: float) -> Me
     target = shutil.copytree(world.folder / "a", folder / "model")
     encoder = load_encoder(target, MODEL, dropout=0.0)
     for turn in range(6):
-        backward(encoder, sample.batch(turn % len(sample)), LOSS)
+        world.loss.backward(encoder, sample.batch(turn % len(sample)))
         with torch.no_grad():
             for parameter in encoder.trainable().values():
                 if parameter.grad is not None:
@@ -83,7 +82,7 @@ def test_the_first_loss_is_that_of_the_merged_model(world, trained):
     artifact = learn_weights_here(world.store, job(world, [trained["good"]], steps=1))
     sample = world.sample(examples=24, batch=8).open(world.store, LOSS.negatives)
     encoder = load_encoder(Path(trained["good"].path), MODEL, dropout=0.0).eval()
-    losses = [backward(encoder, sample.batch(index), LOSS).loss for index in range(len(sample))]
+    losses = [world.loss.value(encoder, sample.batch(index)) for index in range(len(sample))]
     assert artifact.figures["curve"][0] == pytest.approx(losses[0], rel=1e-4)
     sizes = [len(step.rows) for step in sample.steps]
     mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

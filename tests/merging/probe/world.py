@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from boom_ray.config import ModelConfig
+from boom_ray.config import LossConfig, ModelConfig
 from boom_ray.config.merge import ProbeConfig
 from boom_ray.merging.probe.members import Source
-from boom_ray.merging.probe.sample import LossSettings, SampleJob
+from boom_ray.merging.probe.sample import LossSettings, SampleJob, StepLoss
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Artifact, Store
@@ -39,6 +39,11 @@ class World:
         """A member to be run."""
         return Source(self.ref(name), None, MODEL)
 
+    @property
+    def loss(self) -> StepLoss:
+        """The loss of a step of the corpus."""
+        return self.sample().step_loss(LOSS)
+
     def sample(self, examples: int = 20, batch: int = 4, seed: int = 0, **other: float) -> SampleJob:
         """The sample of the corpus."""
         return SampleJob.of(self.corpus, ProbeConfig(examples=examples, batch=batch, seed=seed, **other))
@@ -49,7 +54,7 @@ def make_world(folder: Path) -> World:
     store = Store(folder / "store")
     sizes = {"long": 30, "short": 6}
     parts = write_corpus(store, sizes)
-    tables = {name: {"in_batch": name == "long"} for name in sizes}
+    tables = {name: {"in_batch": name == "long", "loss": LossConfig().identity()} for name in sizes}
 
     def build(draft) -> None:
         draft.figures = {"parts": parts, "datasets": copy.deepcopy(tables)}

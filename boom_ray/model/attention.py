@@ -1,0 +1,217 @@
+"""Attention under transformers' attention interface: faster than its own where that is known.
+
+- `PADDED`: on CPUs plain matrix products beat torch's fused attention for short texts, and in bfloat16 for all but very
+  long ones, by 2 to 12 times (docs/benchmarks.md); on GPUs it is torch's fused attention.
+- `PACKED`: texts without padding, one after the other (flash-attn 3 or 2 where installed, else torch's own kernel).
+
+Every model that follows transformers' attention interface gets them, encoders and decoders alike. What a kernel cannot
+do (soft caps, sinks, dropout) it refuses, and the encoder falls back to the next form, see `boom_ray.model.layout`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+PADDED = "boom_padded"
+PACKED = "boom_packed"
+LONG_FLOAT32 = 256  # from this length on torch's fused kernel is faster on a CPU, tokens
+LONG_BFLOAT16 = 1024  # from here on the scores of one text and head would take over 2 MiB
+Answer = tuple[torch.Tensor, None]
+
+
+class UnsupportedAttention(ValueError):  # noqa: N818  (caught and replaced by another form, never shown)
+    """The kernel lacks something that the model asks for."""
+
+
+@functools.cache
+def register() -> None:
+    """Make both forms known to transformers, by name; once per process."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(PADDED, padded_attention)
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PADDED, _padded_mask)  # PACKED needs none, and unknown names get none
+
+
+def _padded_mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+    """Transformers' mask of booleans (n, 1, t, t); None where every token sees every token."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
+def padded_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> Answer:
+    """softmax(QKᵀ·scaling) V over padded texts (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        module: the attention layer.
+        query: (n, h, t, d).
+        key: (n, g, t, d), g dividing h: each key serves h/g queries.
+        value: (n, g, t, e).
+        attention_mask: (n, 1, t, t) booleans, True where a token is seen; None: all are.
+        dropout: of the weights, probability.
+        scaling: None: 1/sqrt(d).
+        softcap: scores s become softcap·tanh(s/softcap).
+        kwargs: of other kernels.
+
+    Returns:
+        (n, t, h, e), contiguous, and None for the weights.
+
+    Raises:
+        UnsupportedAttention: the model asks for sinks or a bias of positions.
+    """
+    _refuse(kwargs, "s_aux", "position_bias")
+    long = LONG_BFLOAT16 if query.dtype == torch.bfloat16 else LONG_FLOAT32
+    if softcap is None and (query.device.type != "cpu" or query.shape[2] >= long):
+        return _fused(module, query, key, value, attention_mask, dropout, scaling)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        with torch.no_grad():  # weights of hidden tokens are exactly 0, and so are the gradients of their scores
+            scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = torch.nn.functional.dropout(torch.softmax(scores, -1), dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _fused(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+) -> Answer:
+    grouped = query.shape[1] != key.shape[1]
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, dropout if module.training else 0.0, scale=scaling, enable_gqa=grouped
+    )
+    return found.transpose(1, 2).contiguous(), None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **kwargs: Any,
+) -> Answer:
+    """The same over texts without padding.
+
+    Args:
+        module: the attention layer; ``is_causal`` says whether it looks back only.
+        query: (1, h, T, d); key and value (1, g, T, d).
+        key: see query.
+        value: see query.
+        attention_mask: not used.
+        dropout: refused unless 0.
+        scaling: None: 1/sqrt(d).
+        is_causal: replaces the layer's own.
+        sliding_window: tokens that a token sees; to both sides if the layer looks both ways.
+        softcap: refused: torch's kernel has none.
+        cu_seq_lens_q: (n+1,) int32, where texts begin and end.
+        max_length_q: a length that no text exceeds.
+        kwargs: of other kernels.
+
+    Returns:
+        (1, T, h, d) and None.
+
+    Raises:
+        UnsupportedAttention: see above, or texts were not given.
+    """
+    _refuse(kwargs, "s_aux", "position_bias")
+    if cu_seq_lens_q is None or max_length_q is None:
+        raise UnsupportedAttention("the model does not hand on where texts begin")
+    if softcap is not None or (dropout and module.training):
+        raise UnsupportedAttention("no soft cap and no dropout without padding")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    side = -1 if sliding_window is None else sliding_window - 1
+    query, key, value = (one.transpose(1, 2).squeeze(0) for one in (query, key, value))
+    window = (side, 0 if causal else side)
+    return kernel()(query, key, value, cu_seq_lens_q, max_length_q, scaling, window).unsqueeze(0), None
+
+
+Kernel = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float | None, tuple[int, int]], torch.Tensor
+]
+
+
+@functools.cache
+def kernel() -> Kernel:
+    """The fastest installed kernel for texts without padding.
+
+    Raises:
+        UnsupportedAttention: there is none.
+    """
+    for name in ("flash_attn_interface", "flash_attn"):
+        try:
+            flash = importlib.import_module(name).flash_attn_varlen_func
+        except (ImportError, AttributeError):
+            continue
+        return functools.partial(_flash, flash)
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError as error:
+        raise UnsupportedAttention("neither flash-attn nor torch 2.10 is installed") from error
+    return functools.partial(_torch, varlen_attn)
+
+
+def _flash(flash: Any, q: Any, k: Any, v: Any, offsets: Any, longest: int, scale: Any, window: Any) -> torch.Tensor:
+    found = flash(
+        *(q, k, v, offsets, offsets, longest, longest),
+        softmax_scale=scale,
+        causal=window[1] == 0,
+        window_size=(window[0], -1 if window[1] == 0 and window[0] < 0 else window[1]),
+    )
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _torch(varlen: Any, q: Any, k: Any, v: Any, offsets: Any, longest: int, scale: Any, window: Any) -> torch.Tensor:
+    known = _parameters(varlen)
+    if not {"scale", "window_size"} <= known:
+        raise UnsupportedAttention("torch's kernel has no scale and window yet; torch 2.11 has")
+    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] and "enable_gqa" in known else {}
+    found: torch.Tensor = varlen(
+        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=window, **grouped
+    )
+    return found
+
+
+@functools.cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def _refuse(kwargs: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if kwargs.get(name) is not None:
+            raise UnsupportedAttention(f"no {name}")

@@ -1,0 +1,129 @@
+"""Scores of members while they train: workers leave their weights in the store, tasks of the driver evaluate them.
+
+The driver owns the tasks, so a worker neither waits for them nor dies with them; they run where resources are free, at
+the latest when the members have ended.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from safetensors.torch import load_file, save_file
+
+import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
+from boom_ray.config import ProgressScoresConfig
+from boom_ray.events import Event, Report
+from boom_ray.runtime import cause
+from boom_ray.store import Store
+from boom_ray.training.job import MemberJob
+from boom_ray.training.leave import write_folder
+
+Scorer = Callable[[Path], dict[str, float]]
+"""A model folder to figures by name; runs in a Ray task, so it and what it holds are pickled."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Weights that a worker has left to be evaluated.
+
+    Attributes:
+        member: name of the member.
+        step: finished steps.
+        steps: of all its steps.
+        place: the file, as the store's file system names it.
+    """
+
+    member: str
+    step: int
+    steps: int
+    place: str
+
+
+class Leaver:
+    """Leaves weights in the store, beside training.
+
+    Args:
+        store: where to.
+        job: the member.
+        steps: its steps.
+        tell: takes `Saved`.
+    """
+
+    def __init__(self, store: Store, job: MemberJob, steps: int, tell: Callable[[Saved], None]) -> None:
+        """Nothing is left yet."""
+        self.store, self.job, self.steps, self.tell = store, job, steps, tell
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scores")
+
+    def leave(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy the weights to the store in a thread of its own."""
+        self._pool.submit(self._leave, step, dict(weights))
+
+    def _leave(self, step: int, weights: dict[str, torch.Tensor]) -> None:
+        folder = self.store.folder(f"training/{self.job.key}.scores")
+        self.store.fs.makedirs(folder, exist_ok=True)
+        place = f"{folder}/step{step:09d}.safetensors"
+        with tempfile.TemporaryDirectory(prefix="boom-scores-") as scratch:
+            save_file(weights, f"{scratch}/weights.safetensors")
+            self.store.fs.put_file(f"{scratch}/weights.safetensors", place)
+        self.tell(Saved(self.job.name, step, self.steps, place))
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._pool.shutdown(wait=True)
+
+
+class ScoreTasks:
+    """The driver's side: an evaluation per `Saved`.
+
+    Args:
+        store: where weights are.
+        jobs: the members.
+        scorer: what evaluates a folder.
+        config: resources of a task.
+        report: told the figures, as ``score/NAME`` at their step.
+    """
+
+    def __init__(
+        self, store: Store, jobs: Mapping[str, MemberJob], scorer: Scorer, config: ProgressScoresConfig, report: Report
+    ) -> None:
+        """No task yet."""
+        self.store, self.jobs, self.scorer, self.report = store, jobs, scorer, report
+        self._remote = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=2)(_score)
+        self._running: dict[Any, Saved] = {}
+
+    def start(self, saved: Saved) -> None:
+        """Evaluate when there is room."""
+        reference = self._remote.remote(self.store, self.jobs[saved.member], saved.place, self.scorer)
+        self._running[reference] = saved
+
+    def collect(self, wait: bool = False) -> None:
+        """Report what has ended; with ``wait`` everything. A failed evaluation is a note, never a failed member."""
+        while self._running:
+            ended, _ = ray.wait(list(self._running), timeout=None if wait else 0)
+            if not ended:
+                return
+            saved = self._running.pop(ended[0])
+            try:
+                figures = {f"score/{name}": value for name, value in ray.get(ended[0]).items()}
+                note = ""
+            except Exception as error:
+                figures, note = {}, f"evaluation at step {saved.step} failed: {cause(error)}"
+            self.report(Event("members", saved.member, saved.step, saved.steps, figures, note))
+
+
+def _score(store: Store, job: MemberJob, place: str, scorer: Scorer) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="boom-scores-") as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        store.fs.get_file(place, f"{scratch}/weights.safetensors")
+        write_folder(store, job, load_file(f"{scratch}/weights.safetensors"), folder)
+        figures = scorer(folder)
+    store.fs.rm_file(place)
+    return figures
