@@ -41,6 +41,9 @@ class DatasetConfig(Section):
     columns: ColumnsConfig = Field(ColumnsConfig(), description="column names")
     task_type: TaskType = Field(description="what the examples are; decides how they become contrastive ones")
     instruction: str = Field("", description="what to do, put into the model's query_template as {task}")
+    passage_instruction: str = Field(
+        "", description="what passages are, put into the model's passage_template as {task}; not of symmetric datasets"
+    )
     symmetric: bool | None = Field(
         None, description="passages get the query template too; null: true for sts, pair, clustering and bitext"
     )

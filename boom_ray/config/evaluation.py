@@ -21,6 +21,7 @@ class TaskConfig(Section):
     split: str = Field("test", description="split to evaluate")
     subsets: tuple[str, ...] = Field((), description="subsets (languages) of mteb's task to evaluate; empty: all")
     instruction: str = Field("", description="instruction of the queries, put into the model's query_template")
+    passage_instruction: str = Field("", description="instruction of the passages, for the model's passage_template")
     score_range: tuple[float, float] = Field((0.0, 5.0), description="lowest and highest score of an sts folder")
     max_clustered: int = Field(
         16_384, ge=2, description="most texts of a clustering folder that are embedded, drawn by seed; texts"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from boom_ray.config.section import KeyedError, Section
 
+GRADED = frozenset({"cosent", "angle"})
 Kind = Literal["infonce", "cosent", "angle", "kl", "margin_mse"]
 Direction = Literal["query_to_passage", "passage_to_query", "query_to_query", "passage_to_passage"]
 Partition = Literal["joint", "per_direction"]
@@ -55,7 +56,7 @@ class LossConfig(Section):
     @property
     def is_graded(self) -> bool:
         """Whether it compares graded pairs, so that a pair of any score is an example."""
-        return self.kind in {"cosent", "angle"}
+        return self.kind in GRADED
 
     @property
     def is_taught(self) -> bool:

@@ -104,11 +104,7 @@ class MergeJobConfig(Section):
         taken = sorted(TAKEN.intersection(names))
         if taken:
             raise ValueError(f"the name {taken[0]} stands for something else; call the member differently")
-        told = [dataset.name for dataset in (self.corpus.datasets if self.corpus else ()) if dataset.instruction]
-        if told and "{task}" not in self.model.query_template:
-            raise ValueError(
-                f"dataset {told[0]} has an instruction, but model.query_template has no {{task}} to put it in"
-            )
+        self.model.full().check_instructions(self.corpus.datasets if self.corpus else ())
         for where, weights in self._weights():
             if isinstance(weights, tuple) and len(weights) != len(self.members):
                 raise ValueError(f"{where} has {len(weights)} numbers for {len(self.members)} members")

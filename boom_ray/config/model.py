@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +13,22 @@ TEXT = "{text}"
 TASK = "{task}"
 Rank = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(gt=0)]
+
+
+class Instructed(Protocol):
+    """A dataset, as far as templates care."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def instruction(self) -> str:
+        """Of its queries."""
+
+    @property
+    def passage_instruction(self) -> str:
+        """Of its passages."""
 
 
 class LoraConfig(Section):
@@ -89,6 +106,20 @@ class ModelConfig(Section):
                     f"{name} must end with {{text}}, and have it once, so that it can be saved as a prompt"
                 )
         return self
+
+    def check_instructions(self, datasets: Sequence[Instructed]) -> None:
+        """Check that every instruction has a place in a template.
+
+        Raises:
+            ValueError: one has none; names the dataset.
+        """
+        for dataset in datasets:
+            for name, said in (("query", dataset.instruction), ("passage", dataset.passage_instruction)):
+                if said and TASK not in getattr(self, f"{name}_template"):
+                    what = "an instruction" if name == "query" else "a passage_instruction"
+                    raise ValueError(
+                        f"dataset {dataset.name} has {what}, but model.{name}_template has no {TASK} to put it in"
+                    )
 
     def query_prompt(self, instruction: str) -> str:
         """What stands before a query's text."""

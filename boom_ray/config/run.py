@@ -13,7 +13,7 @@ from boom_ray.config.evaluation import EvaluationConfig
 from boom_ray.config.merge import MergeConfig
 from boom_ray.config.model import ModelConfig
 from boom_ray.config.section import Section
-from boom_ray.config.training import TrainingConfig
+from boom_ray.config.training import ELASTIC_DROPOUT, TrainingConfig
 
 
 class RunConfig(Section):
@@ -46,9 +46,29 @@ class RunConfig(Section):
         for name in self.bags.mixture.caps:
             if name not in known:
                 raise ValueError(f"bags.mixture.caps names {name}, which is none of the datasets {sorted(known)}")
-        told = next((dataset.name for dataset in self.corpus.datasets if dataset.instruction), None)
-        if told is not None and "{task}" not in self.model.query_template:
-            raise ValueError(
-                f"dataset {told} has an instruction, but model.query_template has no {{task}} to put it in"
-            )
+        self.model.check_instructions(self.corpus.datasets)
+        self._check_scores()
+        self._check_losses()
         return self
+
+    def _check_losses(self) -> None:
+        lora = self.model.lora
+        if lora is not None and lora.dropout > 0 and not isinstance(self.training.resources.workers, int):
+            raise ValueError(ELASTIC_DROPOUT)
+        for dataset in self.corpus.datasets:
+            if self.training.negatives == 0 and dataset.loss.kind == "infonce" and not dataset.uses_in_batch:
+                raise ValueError(
+                    f"dataset {dataset.name} has only its own negatives (in_batch: false), and training.negatives=0 "
+                    f"leaves none: its loss would be 0"
+                )
+
+    def _check_scores(self) -> None:
+        wanted = self.training.scores
+        if wanted is None:
+            return
+        known = [task.name for task in self.evaluation.all_tasks]
+        for name in wanted.tasks:
+            if name not in known:
+                raise ValueError(f"training.scores.tasks names {name}, which is none of the evaluation tasks {known}")
+        if not wanted.tasks and not (self.evaluation.selection or self.evaluation.in_domain):
+            raise ValueError("training.scores needs tasks: give evaluation.selection or evaluation.in_domain")

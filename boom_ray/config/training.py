@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from boom_ray.config.section import Section, runtime
 
+ELASTIC_DROPOUT = "with dropout a member depends on the number of workers, so resources.workers must be one number"
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -54,8 +55,8 @@ class MatryoshkaConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len(set(self.dimensions)) < len(self.dimensions):
-            raise ValueError(f"matryoshka.dimensions has a width twice: {list(self.dimensions)}")
+        if list(self.dimensions) != sorted(set(self.dimensions), reverse=True):
+            raise ValueError(f"matryoshka.dimensions must fall from the widest on; got {list(self.dimensions)}")
         if self.weights and len(self.weights) != len(self.dimensions):
             raise ValueError(
                 f"matryoshka.weights has {len(self.weights)} numbers for {len(self.dimensions)} dimensions"
@@ -128,7 +129,7 @@ class TrainingConfig(Section):
         "ddp", "ddp: every worker holds the model; fsdp: each holds a share of weights, gradients and moments (FSDP2)"
     )
     micro_batch_tokens: int | None = runtime(
-        None, "most tokens of one forward pass; null: 2048 on CPUs, 32768 on GPUs", ge=64
+        None, "most tokens of one forward pass; null: 2048 on CPUs, 65536 or what fits on GPUs", ge=64
     )
     kept_tokens: int | None = runtime(
         None,
@@ -154,10 +155,11 @@ class TrainingConfig(Section):
         most = self.resources.most_workers
         if self.batch_size < most:
             raise ValueError(f"batch_size={self.batch_size} gives no query to some of resources.workers={most}")
-        if self.dropout != 0 and not isinstance(self.resources.workers, int):
-            raise ValueError(
-                "with dropout a member depends on the number of workers, so resources.workers must be one number"
-            )
+        is_elastic = not isinstance(self.resources.workers, int)
+        if self.dropout != 0 and is_elastic:
+            raise ValueError(ELASTIC_DROPOUT)
+        if self.parallelism == "fsdp" and is_elastic and self.resources.least_workers == 1:
+            raise ValueError("parallelism=fsdp needs two workers at least: resources.workers=[2, ...]")
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -157,7 +157,13 @@ def _make(
 
 def _seal_plan(plan: _Plan, config: CorpusConfig) -> SealPlan:
     dataset = plan.dataset
-    rules = TokenRules(dataset.instruction, dataset.is_symmetric, config.max_query_tokens, config.max_passage_tokens)
+    rules = TokenRules(
+        dataset.instruction,
+        dataset.is_symmetric,
+        config.max_query_tokens,
+        config.max_passage_tokens,
+        dataset.passage_instruction,
+    )
     return SealPlan(dataset, plan.key, rules)
 
 

@@ -53,12 +53,14 @@ class TokenRules:
         instruction: of the dataset; a row's own replaces it.
         symmetric: passages get the query's prompt.
         max_query_tokens, max_passage_tokens: longest text, prompt and special tokens included; tokens.
+        passage_instruction: of its passages, unless they get the query's prompt.
     """
 
     instruction: str
     symmetric: bool
     max_query_tokens: int
     max_passage_tokens: int
+    passage_instruction: str = ""
 
 
 _loaded: dict[str, Any] = {}
@@ -88,7 +90,7 @@ def tokenize(examples: pa.RecordBatch, spec: TokenizerSpec, rules: TokenRules) -
     """
     instructions = [rules.instruction if own is None else own for own in examples["instruction"].to_pylist()]
     query_prompts = _each(instructions, spec.model.query_prompt)
-    passage = spec.model.passage_prompt()
+    passage = spec.model.passage_prompt(rules.passage_instruction)
     passage_prompts = query_prompts if rules.symmetric else [passage] * examples.num_rows
     queries = examples["query"].to_pylist()
     columns = {

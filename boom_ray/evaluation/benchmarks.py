@@ -95,7 +95,10 @@ def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> d
     if task.type == "clustering":
         spec["max_clustered"] = task.max_clustered
     if model.has_templates:
-        spec["prompts"] = [model.query_template, model.passage_template, task.instruction]
+        spec["prompts"] = [
+            *(model.query_template, model.passage_template),
+            *(task.instruction, task.passage_instruction),
+        ]
     return spec
 
 

@@ -13,7 +13,7 @@ from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 
 from boom_ray.config import TaskConfig
-from boom_ray.config.model import TEXT
+from boom_ray.config.model import TASK, TEXT
 from boom_ray.errors import EvaluationError, ModelError
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.model.folder import check_folder
@@ -95,5 +95,6 @@ def task_prompts(model: ModelRef, task: TaskConfig, instruction: str) -> dict[st
     """
     if not model.has_templates:
         return None
-    query = model.query_template.removesuffix(TEXT).replace("{task}", instruction)
-    return {task.name: query, f"{task.name}-document": model.passage_template.removesuffix(TEXT)}
+    passage = model.passage_template.removesuffix(TEXT).replace(TASK, task.passage_instruction)
+    query = model.query_template.removesuffix(TEXT).replace(TASK, instruction)
+    return {task.name: query, f"{task.name}-document": passage}

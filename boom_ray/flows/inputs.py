@@ -120,11 +120,23 @@ def _path(artifact: Artifact, name: str, folder: str, suffix: str) -> str:
 
 
 def prompts(config: RunConfig) -> dict[str, str]:
-    """The prompts that trained models store: one per dataset with a prompt, and query and document in general."""
-    found = {dataset.name: config.model.query_prompt(dataset.instruction) for dataset in config.corpus.datasets}
-    general = {prompt for name, prompt in found.items()}
-    result = {name: prompt for name, prompt in found.items() if prompt}
-    if len(general) == 1:
-        result = {"query": general.pop()}
-    result["document"] = config.model.passage_prompt()
-    return result if any(result.values()) else {}
+    """The prompts that trained models store, by name.
+
+    ``query`` and ``document`` where all datasets agree; where they do not, one named as each dataset, and one named
+    NAME-document for its passages, which is how mteb looks prompts of tasks up.
+    """
+    model = config.model
+    queries = {one.name: model.query_prompt(one.instruction) for one in config.corpus.datasets}
+    passages = {
+        f"{one.name}-document": queries[one.name] if one.is_symmetric else model.passage_prompt(one.passage_instruction)
+        for one in config.corpus.datasets
+    }
+    asymmetric = {passages[f"{one.name}-document"] for one in config.corpus.datasets if not one.is_symmetric}
+    found = {"query": next(iter(queries.values()))} if len(set(queries.values())) == 1 else _said(queries)
+    found["document"] = asymmetric.pop() if len(asymmetric) == 1 else model.passage_prompt()
+    found |= {name: prompt for name, prompt in passages.items() if prompt != found["document"]}
+    return found if any(found.values()) else {}
+
+
+def _said(prompts: dict[str, str]) -> dict[str, str]:
+    return {name: prompt for name, prompt in prompts.items() if prompt}

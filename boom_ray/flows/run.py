@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from boom_ray.bags.overlap import Overlap
 from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.stage import CORE, BagJob, compare, core_rule, make_bags, rule_of
-from boom_ray.config import RunConfig
+from boom_ray.config import EvaluationConfig, RunConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
-from boom_ray.errors import EvaluationError
+from boom_ray.errors import DataError, EvaluationError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
+from boom_ray.evaluation.progress import FolderScorer, chosen_tasks
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.flows.inputs import BaseSource, check_sources, load_base, prompts, with_embedded
@@ -117,6 +118,7 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     tokenizer = TokenizerSpec(source.tokenizer_json, config.model)
     corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space)
     recorder.corpus(corpus)
+    _check_negatives(config, corpus)
     jobs = bag_jobs(config, corpus)
     bags = make_bags(space.store, jobs, space)
     names = [job.name for job in jobs if job.name != CORE]
@@ -126,7 +128,8 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     _say_untrained(bags)
     member_jobs = [_member_job(config, source, base, corpus, name, bags[name]) for name in names]
     recorder.expect(member_jobs)
-    members = train_members(space.store, member_jobs, config.cluster.autoscaling, space)
+    scorer = _scorer(space.store, config, resolved.evaluation)
+    members = train_members(space.store, member_jobs, config.cluster.autoscaling, space, scorer)
     recorder.members(members)
     inputs = MergeInputs(_to_merge(config, members), _to_merge_with(base))
     ground = Ground(config.model, resolved.evaluation, LossSettings.of(config.training), corpus)
@@ -195,6 +198,32 @@ def _member_job(
         prompts=prompts(config),
         max_tokens=source.max_tokens,
         longest=max(config.corpus.max_query_tokens, config.corpus.max_passage_tokens),
+    )
+
+
+def _check_negatives(config: RunConfig, corpus: Artifact) -> None:
+    """Datasets that have only their own negatives must have some.
+
+    Raises:
+        DataError: one has none; its loss would be 0 in every step.
+    """
+    for dataset in config.corpus.datasets:
+        texts = corpus.figures["datasets"][dataset.name]["texts"]
+        if dataset.loss.kind == "infonce" and not dataset.uses_in_batch and not texts["negatives"]:
+            raise DataError(
+                f"Dataset {dataset.name} has no negatives, and in_batch=false takes none from other examples: there is "
+                f"nothing to learn from. Give it negatives, or set in_batch: true."
+            )
+
+
+def _scorer(store: Store, config: RunConfig, evaluation: EvaluationConfig) -> FolderScorer | None:
+    """What evaluates members while they train; ``evaluation`` has every name made a path."""
+    wanted = config.training.scores
+    if wanted is None:
+        return None
+    resources = {"cpus_per_actor": wanted.cpus, "gpus_per_actor": wanted.gpus}
+    return FolderScorer(
+        store, evaluation.model_copy(update=resources), chosen_tasks(evaluation, wanted.tasks), config.model
     )
 
 

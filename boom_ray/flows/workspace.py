@@ -14,6 +14,7 @@ from boom_ray.progress import Progress
 from boom_ray.runtime import cluster
 from boom_ray.store import Store
 from boom_ray.tracking import Run, Tracker
+from boom_ray.training.scores import STAGE as SCORES
 
 JOB_FOLDER = "_ray_pkg_"
 
@@ -38,7 +39,7 @@ class Workspace:
         """Show an event; figures of members in training become points of their curves in MLflow."""
         self.progress(event)
         run = self.curves.get(event.unit)
-        if event.stage == "members" and event.figures and run is not None:
+        if event.stage in {"members", SCORES} and event.figures and run is not None:
             run.metrics(event.figures, step=int(event.done))
 
 

@@ -23,6 +23,10 @@ PACKED = "boom_packed"
 LONG_FLOAT32 = 256  # from this length on torch's fused kernel is faster on a CPU, tokens
 LONG_BFLOAT16 = 1024  # from here on the scores of one text and head would take over 2 MiB
 Answer = tuple[torch.Tensor, None]
+Kernel = Callable[..., torch.Tensor]
+"""(query (T, h, d), key and value (T, g, d), offsets (n+1,), longest, scale, (tokens behind, ahead; -1: all)) to
+(T, h, d)."""
+_kernel: Kernel | None = None  # looked up before a model is compiled: compilers cannot see through imports
 
 
 class UnsupportedAttention(ValueError):  # noqa: N818  (caught and replaced by another form, never shown)
@@ -38,6 +42,16 @@ def register() -> None:
     AttentionInterface.register(PADDED, padded_attention)
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PADDED, _padded_mask)  # PACKED needs none, and unknown names get none
+
+
+def use_kernel(kernel: Kernel | None = None) -> None:
+    """Let `packed_attention` compute with a kernel; None: the fastest installed.
+
+    Raises:
+        UnsupportedAttention: there is none.
+    """
+    global _kernel
+    _kernel = find_kernel() if kernel is None else kernel
 
 
 def _padded_mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
@@ -125,11 +139,11 @@ def packed_attention(
     max_length_q: int | None = None,
     **kwargs: Any,
 ) -> Answer:
-    """The same over texts without padding.
+    """The same over texts without padding: one after the other, or a rectangle of texts of one length.
 
     Args:
         module: the attention layer; ``is_causal`` says whether it looks back only.
-        query: (1, h, T, d); key and value (1, g, T, d).
+        query: (1, h, T, d); key and value (1, g, T, d). A rectangle: (n, h, t, d) and (n, g, t, d).
         key: see query.
         value: see query.
         attention_mask: not used.
@@ -138,77 +152,95 @@ def packed_attention(
         is_causal: replaces the layer's own.
         sliding_window: tokens that a token sees; to both sides if the layer looks both ways.
         softcap: refused: torch's kernel has none.
-        cu_seq_lens_q: (n+1,) int32, where texts begin and end.
-        max_length_q: a length that no text exceeds.
+        cu_seq_lens_q: (n+1,) int32, where texts begin and end; None for a rectangle.
+        max_length_q: a length that no text exceeds; None for a rectangle.
         kwargs: of other kernels.
 
     Returns:
-        (1, T, h, d) and None.
+        (1, T, h, d) or (n, t, h, d), and None.
 
     Raises:
         UnsupportedAttention: see above, or texts were not given.
     """
     _refuse(kwargs, "s_aux", "position_bias")
-    if cu_seq_lens_q is None or max_length_q is None:
-        raise UnsupportedAttention("the model does not hand on where texts begin")
     if softcap is not None or (dropout and module.training):
         raise UnsupportedAttention("no soft cap and no dropout without padding")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if cu_seq_lens_q is None or max_length_q is None:
+        return _rectangle(query, key, value, scaling, causal, sliding_window)
+    if _kernel is None:
+        raise UnsupportedAttention("use_kernel was not called")
     side = -1 if sliding_window is None else sliding_window - 1
     query, key, value = (one.transpose(1, 2).squeeze(0) for one in (query, key, value))
     window = (side, 0 if causal else side)
-    return kernel()(query, key, value, cu_seq_lens_q, max_length_q, scaling, window).unsqueeze(0), None
+    return _kernel(query, key, value, cu_seq_lens_q, max_length_q, scaling, window).unsqueeze(0), None
 
 
-Kernel = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float | None, tuple[int, int]], torch.Tensor
-]
+def _rectangle(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    causal: bool,
+    sliding_window: int | None,
+) -> Answer:
+    mask, length = None, query.shape[2]
+    if sliding_window is not None and length >= sliding_window:
+        place = torch.arange(length, device=query.device)
+        behind = place[:, None] - place[None, :]
+        mask = (behind < sliding_window) & (behind > -sliding_window)
+        mask, causal = (mask & (behind >= 0) if causal else mask), False
+    grouped = query.shape[1] != key.shape[1]
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=causal and length > 1, scale=scaling, enable_gqa=grouped
+    )
+    return found.transpose(1, 2), None
 
 
-@functools.cache
-def kernel() -> Kernel:
+def find_kernel() -> Kernel:
     """The fastest installed kernel for texts without padding.
 
     Raises:
         UnsupportedAttention: there is none.
     """
-    for name in ("flash_attn_interface", "flash_attn"):
+    for name in ("flash_attn_interface", "flash_attn"):  # versions 3 and 2
         try:
-            flash = importlib.import_module(name).flash_attn_varlen_func
+            return _flash(importlib.import_module(name).flash_attn_varlen_func)
         except (ImportError, AttributeError):
             continue
-        return functools.partial(_flash, flash)
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError as error:
-        raise UnsupportedAttention("neither flash-attn nor torch 2.10 is installed") from error
-    return functools.partial(_torch, varlen_attn)
+        raise UnsupportedAttention("neither flash-attn nor torch 2.11 is installed") from error
+    return _torch(varlen_attn)
 
 
-def _flash(flash: Any, q: Any, k: Any, v: Any, offsets: Any, longest: int, scale: Any, window: Any) -> torch.Tensor:
-    found = flash(
-        *(q, k, v, offsets, offsets, longest, longest),
-        softmax_scale=scale,
-        causal=window[1] == 0,
-        window_size=(window[0], -1 if window[1] == 0 and window[0] < 0 else window[1]),
-    )
-    return found[0] if isinstance(found, tuple) else found
+def _flash(varlen: Any) -> Kernel:
+    def run(q: Any, k: Any, v: Any, offsets: Any, longest: int, scale: Any, window: tuple[int, int]) -> torch.Tensor:
+        causal = window[1] == 0
+        sides = (window[0], -1) if causal else window
+        found = varlen(
+            *(q, k, v, offsets, offsets, longest, longest), softmax_scale=scale, causal=causal, window_size=sides
+        )
+        return found[0] if isinstance(found, tuple) else found
+
+    return run
 
 
-def _torch(varlen: Any, q: Any, k: Any, v: Any, offsets: Any, longest: int, scale: Any, window: Any) -> torch.Tensor:
-    known = _parameters(varlen)
-    if not {"scale", "window_size"} <= known:
-        raise UnsupportedAttention("torch's kernel has no scale and window yet; torch 2.11 has")
-    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] and "enable_gqa" in known else {}
-    found: torch.Tensor = varlen(
-        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=window, **grouped
-    )
-    return found
+def _torch(varlen: Any) -> Kernel:
+    known = inspect.signature(varlen).parameters
+    if not {"scale", "window_size"} <= set(known):
+        raise UnsupportedAttention("torch's kernel has no scale and window before torch 2.11")
+    knows_groups = "enable_gqa" in known
 
+    def run(q: Any, k: Any, v: Any, offsets: Any, longest: int, scale: Any, window: tuple[int, int]) -> torch.Tensor:
+        grouped = {"enable_gqa": True} if knows_groups and q.shape[1] != k.shape[1] else {}
+        found: torch.Tensor = varlen(
+            q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=window, **grouped
+        )
+        return found
 
-@functools.cache
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
+    return run
 
 
 def _refuse(kwargs: dict[str, Any], *names: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from boom_ray.artifacts.tokens import I32
-from boom_ray.model.attention import PACKED, PADDED, UnsupportedAttention, kernel, register
+from boom_ray.model.attention import PACKED, PADDED, UnsupportedAttention, register, use_kernel
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.texts import TextBatch, packed, padded
 
@@ -32,8 +32,9 @@ class Layout(enum.Enum):
     PLAIN = "plain"
 
     def batch(self, texts: Sequence[I32], pad_id: int) -> TextBatch:
-        """Texts in this form."""
-        return packed(texts) if self is Layout.PACKED else padded(texts, pad_id)
+        """Texts in this form; texts of one length are a rectangle without padding in any."""
+        alike = len({len(text) for text in texts}) == 1
+        return packed(texts) if self is Layout.PACKED and not alike else padded(texts, pad_id)
 
 
 def set_layout(encoder: Encoder, wanted: str, autocast: bool = False) -> Layout:
@@ -57,6 +58,8 @@ def set_layout(encoder: Encoder, wanted: str, autocast: bool = False) -> Layout:
     for form in [*forms, Layout.PADDED]:
         fault = _fault(encoder, form, texts, reference, autocast)
         if fault is None:
+            # cuDNN's attention is the fastest for texts of one length, and plans a second for every other shape
+            torch.backends.cuda.enable_cudnn_sdp(form is Layout.PACKED)
             return form
         log.info("Texts are not read in the form %s: %s.", form.value, fault)
     _set_attention(encoder, own)
@@ -68,9 +71,12 @@ def _fault(encoder: Encoder, form: Layout, texts: list[I32], reference: torch.Te
     name = PACKED if form is Layout.PACKED else PADDED
     try:
         if form is Layout.PACKED:
-            kernel()
+            use_kernel()
         if not _set_attention(encoder, name):
             return "the model does not take another attention"
+        if encoder.training:  # with dropout, which some kernels refuse
+            with torch.no_grad(), torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=autocast):
+                encoder(form.batch(texts, encoder.pad_id).to(encoder.device))
         found = _embed(encoder, form.batch(texts, encoder.pad_id), autocast)
         changed = _embed(encoder, form.batch([*texts[:-1], texts[-1][::-1].copy()], encoder.pad_id), autocast)
     except (UnsupportedAttention, RuntimeError, ValueError, TypeError) as error:

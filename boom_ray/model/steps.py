@@ -47,6 +47,10 @@ class StepSettings:
     autocast: bool = False
     pinned: bool = False
 
+    def text(self) -> str:
+        """The same for people."""
+        return f"{self.layout.value} texts, {self.micro_batch_tokens:,} tokens at a time, {self.kept_tokens:,} kept"
+
 
 @dataclass(frozen=True)
 class Work:

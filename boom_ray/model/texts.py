@@ -12,6 +12,7 @@ import torch
 from boom_ray.artifacts.tokens import I32
 
 I64 = npt.NDArray[np.int64]
+ALIKE = 16
 CUT_COST = 96  # what one more forward pass costs, in tokens of one: measured with MiniLM on two cores
 
 
@@ -98,7 +99,8 @@ def cut(lengths: I64, budget: int, is_packed: bool) -> list[slice]:
     """Divide texts, longest first, into forward passes.
 
     Padded: the cuts of least cost, a pass costing its tokens with padding and `CUT_COST` more (dynamic programming over
-    all cuts). Packed: as few passes as the budget allows, of about equal size.
+    all cuts). Packed: as few passes as the budget allows, of about equal size; but many texts of one length, as those
+    that were cut at the limit, come in passes of their own, `ALIKE` at a time, for which GPUs have faster attention.
 
     Args:
         lengths: (n,) tokens of the texts, descending.
@@ -110,7 +112,22 @@ def cut(lengths: I64, budget: int, is_packed: bool) -> list[slice]:
     """
     if not len(lengths):
         return []
-    return _even_cuts(lengths, budget) if is_packed else _cheapest_cuts(lengths, budget)
+    return _packed_cuts(lengths, budget) if is_packed else _cheapest_cuts(lengths, budget)
+
+
+def _packed_cuts(lengths: I64, budget: int) -> list[slice]:
+    alike = int(np.count_nonzero(lengths == lengths[0]))
+    if alike < len(lengths):
+        alike = alike // ALIKE * ALIKE if alike * lengths[0] >= budget // 4 else 0
+    most = max(1, budget // int(lengths[0]))
+    if alike < len(lengths) and most > ALIKE:
+        most = most // ALIKE * ALIKE
+    passes = -(-alike // most)
+    cuts = [slice(alike * number // passes, alike * (number + 1) // passes) for number in range(passes)]
+    if passes > 1 and alike < len(lengths):  # whole passes and a rest, so that few different shapes occur
+        cuts = [slice(start, min(alike, start + most)) for start in range(0, alike, most)]
+    rest = _even_cuts(lengths[alike:], budget) if alike < len(lengths) else []
+    return cuts + [slice(alike + part.start, alike + part.stop) for part in rest]
 
 
 def _even_cuts(lengths: I64, budget: int) -> list[slice]:

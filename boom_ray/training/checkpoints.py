@@ -58,7 +58,7 @@ class Checkpoints:
 
     def _take(self, step: int) -> None:
         loop = self.loop
-        loop.guard.check()  # nothing bad is kept, and the host must wait for the device here anyway
+        loop.check()  # nothing bad is kept, and the host must wait for the device here anyway
         state = next(iter(loop.optimizer.state.values()))
         progress = replace(
             loop.progress, update=float(state["step"]), losses=loop.guard.averages(), curve=list(loop.progress.curve)

@@ -1,7 +1,7 @@
 """Floating-point operations of a step, and what a device could do: together the model FLOPs utilisation (MFU).
 
 Counted as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B): what the model needs, not what recomputation
-adds; a multiplication and an addition are two.
+adds, and attention in full, also where it looks back only; a multiplication and an addition are two.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class Flops:
         config: Any = encoder.core.config
         heads = int(getattr(config, "num_attention_heads", 0) or 0)
         width = int(getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)) * heads
-        causal = any(getattr(module, "is_causal", False) for block in encoder.blocks() for module in block.modules())
-        self.per_pair = 12.0 * len(encoder.blocks()) * width * (0.5 if causal else 1.0)  # of tokens, in attention
+        self.per_pair = 12.0 * len(encoder.blocks()) * width  # of tokens, in attention
 
     def of(self, texts: Sequence[I32]) -> float:
         """Operations of embedding the texts and going back once."""

@@ -93,7 +93,7 @@ class Guard:
         if limit is None:
             return torch.zeros((), dtype=torch.bool, device=self.device)
         average = self._averages.get(dataset, loss)
-        leaps = loss > limit * average
+        leaps = (average > 0) & (loss > limit * average)  # a dataset's loss may be exactly 0 at first
         moved = MEMORY * average + (1 - MEMORY) * loss
         self._averages[dataset] = torch.where(leaps | ~torch.isfinite(loss), average, moved)
         return leaps

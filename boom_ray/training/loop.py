@@ -17,6 +17,7 @@ import torch
 
 from boom_ray.artifacts.batches import Batch
 from boom_ray.config import TrainingConfig
+from boom_ray.errors import ModelError
 from boom_ray.hashing import stream_key
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.layout import set_layout
@@ -102,10 +103,7 @@ class Loop:
         self.progress = Progress()
         self.guard = Guard(config, encoder.device)
         self.meter = Meter(encoder.device, group.workers, peak_flops(encoder.device))
-        widths = config.matryoshka
-        self.matryoshka = (
-            Matryoshka(widths.dimensions, widths.weights or (1.0,) * len(widths.dimensions)) if widths else None
-        )
+        self.matryoshka = _matryoshka(encoder, config)
 
     def _form(self, held: int, autocast: bool) -> StepSettings:
         """Choose the form of texts and what a step keeps, and have the blocks compiled.
@@ -143,13 +141,21 @@ class Loop:
                 done = self.progress.step
                 is_log = done // self.config.log_every > logged or done == steps
                 if is_log or self.encoder.device.type == "cpu":
-                    self.progress.skipped += len(self.guard.check())
+                    self.check()
                 if is_log:
                     logged = done // self.config.log_every
                     listeners.log(done, self._figures(rate))
                 if done < steps:
                     listeners.update(done)
                 self.meter.watch.mark("data")
+
+    def check(self) -> None:
+        """Look for bad steps since the last look; waits for the device.
+
+        Raises:
+            TrainingError: there is one, and the configuration says stop.
+        """
+        self.progress.skipped += len(self.guard.check())
 
     def _next(self, works: Iterator[Work]) -> list[Work]:
         """The steps of one update, the last one perhaps of fewer; equally many pieces on all workers if need be."""
@@ -173,10 +179,12 @@ class Loop:
         norm = self.weights.reduce()
         watch.mark("update")
         self.progress.step += len(many)
-        self.weights.scale((self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         bad = self.guard.judge(self.progress.step - 1, [work.batch for work in many], losses, norm)
         set_rate(self.optimizer, rate)
-        self.optimizer.found_inf = bad  # type: ignore[attr-defined]  # AdamW changes nothing where it is 1
+        # AdamW divides gradients by the one and changes nothing where the other is 1, without the host knowing either.
+        clipped = (norm + 1e-6) / self.config.max_grad_norm
+        self.optimizer.grad_scale = clipped.clamp(min=1.0).to(torch.float32)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.weights.publish()
         if self.config.ema is not None:
@@ -200,6 +208,23 @@ class Loop:
         figures = self.meter.figures(rate)
         self.progress.curve.append((self.progress.step, figures["loss"]))
         return figures | {"skipped_steps": float(self.progress.skipped)} if self.progress.skipped else figures
+
+
+def _matryoshka(encoder: Encoder, config: TrainingConfig) -> Matryoshka | None:
+    """The widths at which losses are taken.
+
+    Raises:
+        ModelError: one is wider than the embeddings.
+    """
+    widths = config.matryoshka
+    if widths is None:
+        return None
+    if widths.dimensions[0] > encoder.dimension:
+        raise ModelError(
+            f"training.matryoshka.dimensions has {widths.dimensions[0]}; the model's embeddings are "
+            f"{encoder.dimension} wide."
+        )
+    return Matryoshka(widths.dimensions, widths.weights or (1.0,) * len(widths.dimensions))
 
 
 def fill(work: Work, count: int, kept: int, settings: StepSettings) -> Work:

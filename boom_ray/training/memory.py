@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from boom_ray.model.layout import Layout
 from boom_ray.model.steps import StepSettings, bytes_per_token
 
 CPU_TOKENS = 2048
-GPU_TOKENS = 32768
+GPU_TOKENS = 65536
 ROOM = 0.8  # share of the free memory that activations may take; the rest is for what a micro-batch needs besides
 GIB = 1 << 30
 
@@ -34,32 +33,31 @@ def step_settings(
         autocast: count activations as under autocast.
     """
     on_gpu = encoder.device.type == "cuda"
-    settings = StepSettings(
-        layout=layout,
-        pad_id=encoder.pad_id,
-        micro_batch_tokens=config.micro_batch_tokens or (GPU_TOKENS if on_gpu else CPU_TOKENS),
-        pinned=on_gpu,
+    settings = StepSettings(layout=layout, pad_id=encoder.pad_id, pinned=on_gpu)
+    room = ROOM * (free_bytes(encoder.device, config.resources) - held)
+    each = bytes_per_token(encoder, replace(settings, autocast=autocast), longest)
+    fits = max(0, int(room / max(1.0, each)))
+    usual = min(GPU_TOKENS if on_gpu else CPU_TOKENS, max(longest, fits))
+    return replace(
+        settings,
+        micro_batch_tokens=config.micro_batch_tokens or usual,
+        kept_tokens=fits if config.kept_tokens is None else config.kept_tokens,
     )
-    kept = config.kept_tokens
-    if kept is None:
-        room = ROOM * (free_bytes(encoder.device, config.resources) - held)
-        each = bytes_per_token(encoder, replace(settings, autocast=autocast), longest)
-        kept = max(0, int(room / max(1.0, each)))
-    return replace(settings, kept_tokens=min(kept, sys.maxsize))
 
 
 def free_bytes(device: torch.device, resources: ResourcesConfig) -> float:
     """Memory that this worker may still take.
 
-    On a GPU, what is free of it now, less a twentieth. On a CPU, its ``memory_gb_per_worker``, or its share of the
-    machine by cores, less what the process takes now.
+    On a GPU, what is free of the worker's share of it, less a twentieth. On a CPU, its ``memory_gb_per_worker``, or its
+    share of the machine by cores, less what the process takes now.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return float(free - total / 20)
+        share = min(1.0, resources.gpus_per_worker or 1.0)
+        return float(min(free, share * total - torch.cuda.memory_allocated(device)) - total / 20)
     if resources.memory_gb_per_worker is not None:
         return resources.memory_gb_per_worker * GIB - taken_bytes()
-    share = min(1.0, resources.cpus_per_worker / (os.cpu_count() or 1))
+    share = min(1.0, resources.cpus_per_worker / len(os.sched_getaffinity(0)))
     return machine_bytes() * share - taken_bytes()
 
 

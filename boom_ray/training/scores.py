@@ -6,7 +6,9 @@ the latest when the members have ended.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from boom_ray.store import Store
 from boom_ray.training.job import MemberJob
 from boom_ray.training.leave import write_folder
 
+STAGE = "scores of members"
 Scorer = Callable[[Path], dict[str, float]]
 """A model folder to figures by name; runs in a Ray task, so it and what it holds are pickled."""
 
@@ -53,20 +56,27 @@ class Leaver:
         store: where to.
         job: the member.
         steps: its steps.
-        tell: takes `Saved`.
+        tell: takes `Saved`, and an event when weights could not be left.
     """
 
-    def __init__(self, store: Store, job: MemberJob, steps: int, tell: Callable[[Saved], None]) -> None:
+    def __init__(self, store: Store, job: MemberJob, steps: int, tell: Callable[[Saved | Event], None]) -> None:
         """Nothing is left yet."""
         self.store, self.job, self.steps, self.tell = store, job, steps, tell
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scores")
 
     def leave(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Copy the weights to the store in a thread of its own."""
-        self._pool.submit(self._leave, step, dict(weights))
+        self._pool.submit(self._try, step, dict(weights))
+
+    def _try(self, step: int, weights: dict[str, torch.Tensor]) -> None:
+        try:
+            self._leave(step, weights)
+        except Exception as error:  # a score that is missing must not stop a member
+            note = f"the weights of step {step} could not be left for evaluation: {error}"
+            self.tell(Event(STAGE, self.job.name, step, self.steps, {}, note))
 
     def _leave(self, step: int, weights: dict[str, torch.Tensor]) -> None:
-        folder = self.store.folder(f"training/{self.job.key}.scores")
+        folder = _folder(self.store, self.job)
         self.store.fs.makedirs(folder, exist_ok=True)
         place = f"{folder}/step{step:09d}.safetensors"
         with tempfile.TemporaryDirectory(prefix="boom-scores-") as scratch:
@@ -96,26 +106,37 @@ class ScoreTasks:
         """No task yet."""
         self.store, self.jobs, self.scorer, self.report = store, jobs, scorer, report
         self._remote = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=2)(_score)
-        self._running: dict[Any, Saved] = {}
+        self._running: dict[str, deque[tuple[Saved, Any]]] = {}
 
     def start(self, saved: Saved) -> None:
         """Evaluate when there is room."""
         reference = self._remote.remote(self.store, self.jobs[saved.member], saved.place, self.scorer)
-        self._running[reference] = saved
+        self._running.setdefault(saved.member, deque()).append((saved, reference))
 
     def collect(self, wait: bool = False) -> None:
-        """Report what has ended; with ``wait`` everything. A failed evaluation is a note, never a failed member."""
-        while self._running:
-            ended, _ = ray.wait(list(self._running), timeout=None if wait else 0)
-            if not ended:
-                return
-            saved = self._running.pop(ended[0])
-            try:
-                figures = {f"score/{name}": value for name, value in ray.get(ended[0]).items()}
-                note = ""
-            except Exception as error:
-                figures, note = {}, f"evaluation at step {saved.step} failed: {cause(error)}"
-            self.report(Event("members", saved.member, saved.step, saved.steps, figures, note))
+        """Report what has ended, each member's steps in their order; with ``wait`` everything.
+
+        A failed evaluation is a note, never a failed member.
+        """
+        for waiting in self._running.values():
+            while waiting and ray.wait([waiting[0][1]], timeout=None if wait else 0)[0]:
+                self._tell(*waiting.popleft())
+        if wait:
+            for job in self.jobs.values():
+                with contextlib.suppress(FileNotFoundError):
+                    self.store.fs.rm(_folder(self.store, job), recursive=True)
+
+    def _tell(self, saved: Saved, reference: Any) -> None:
+        try:
+            figures = {f"score/{name}": value for name, value in ray.get(reference).items()}
+            note = ""
+        except Exception as error:
+            figures, note = {}, f"evaluation at step {saved.step} failed: {cause(error)}"
+        self.report(Event(STAGE, saved.member, saved.step, saved.steps, figures, note))
+
+
+def _folder(store: Store, job: MemberJob) -> str:
+    return store.folder(f"training/{job.key}.scores")
 
 
 def _score(store: Store, job: MemberJob, place: str, scorer: Scorer) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Weights of which every worker holds a share (FSDP2), for models that do not fit into one GPU with their moments.
 
 Each block's weights are gathered when it computes and given up again; its gradients are summed and divided among the
-workers after every micro-batch. All workers must therefore compute equally many micro-batches, see `Reader`.
+workers after every micro-batch. All workers must therefore compute equally many micro-batches, see
+`boom_ray.training.loop.fill`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from boom_ray.hashing import digest
 from boom_ray.model.encoder import Encoder
 from boom_ray.training.group import Group
 from boom_ray.training.optimizer import ParameterGroup
-from boom_ray.training.weights import Held
+from boom_ray.training.weights import Held, sum_of_squares
 
 
 class Sharded:
@@ -81,16 +82,10 @@ class Sharded:
         for name, parameter in self.parameters.items():
             own = self.own[name]
             own.grad = torch.zeros_like(own) if parameter.grad is None else cast(DTensor, parameter.grad).to_local()
-            squares.append(torch.linalg.vector_norm(own.grad, dtype=torch.float64).square())
+            squares.append(sum_of_squares(own.grad))
         total = torch.stack(squares).sum()
         dist.all_reduce(total)
         return total.sqrt()
-
-    def scale(self, factor: torch.Tensor) -> None:
-        """See `Weights`."""
-        for own in self.own.values():
-            if own.grad is not None:
-                own.grad.mul_(factor.to(own.grad.dtype))
 
     def publish(self) -> None:
         """See `Weights`; blocks gather what they compute with from the weights themselves."""

@@ -17,6 +17,7 @@ import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imp
 from boom_ray.artifacts.batches import Batch, BatchReader
 from boom_ray.artifacts.plan import open_plan
 from boom_ray.artifacts.tokens import open_corpus
+from boom_ray.config.loss import GRADED
 from boom_ray.errors import BoomError, TrainingError
 from boom_ray.events import Event
 from boom_ray.model.encoder import load_encoder
@@ -51,7 +52,8 @@ def train_worker(payload: dict[str, Any]) -> dict[str, str] | None:
 def _train(job: MemberJob, store: Store, queue: Any) -> None:
     started = time.monotonic()
     torch.set_num_threads(max(1, int(job.training.resources.cpus_per_worker)))
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    if ray.train.torch.get_device().type == "cpu":  # on GPUs it would cost much and promise little
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
     group = Group.current()
     loop = _start(job, store, group)
     checkpoints = Checkpoints(loop, job.training)
@@ -61,8 +63,8 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
     def log(done: int, figures: dict[str, float]) -> None:
         tell(Event("members", job.name, done, loop.plan.steps, figures))
 
-    if resumed:
-        tell(Event("members", job.name, resumed, loop.plan.steps, {}, f"continues at step {resumed}"))
+    note = f"continues at step {resumed}, " if resumed else ""
+    tell(Event("members", job.name, resumed, loop.plan.steps, {}, note + loop.settings.text()))
     with _leaving(job, store, loop, tell) as leave:
 
         def update(done: int) -> None:
@@ -73,8 +75,9 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
     weights = loop.weights.full(averaged=True)  # of sharded weights, all workers take part
     if group.rank == 0:
         figures: dict[str, Any] = {"steps": loop.plan.steps, "examples": loop.plan.steps * job.training.batch_size}
-        figures |= {"curve": loop.progress.curve, "resumed_at": resumed, "seconds": time.monotonic() - started}
-        _leave(store, job, weights, figures | {"skipped_steps": loop.progress.skipped})
+        figures |= {"curve": loop.progress.curve, "skipped_steps": loop.progress.skipped, "resumed_at": resumed}
+        figures |= {"computed": loop.settings.text(), "seconds": time.monotonic() - started}
+        _leave(store, job, weights, figures)
 
 
 def _start(job: MemberJob, store: Store, group: Group) -> Loop:
@@ -101,10 +104,13 @@ def _prepare(job: MemberJob, store: Store, group: Group) -> tuple[Any, ...]:
     encoder = load_encoder(base, model, job.training.dropout, job.seed).to(ray.train.torch.get_device())
     plan = open_plan(store, job.bag_key)
     steps = min(len(plan), job.training.max_steps or len(plan))
-    reader = BatchReader(open_corpus(store, job.parts), job.training.negatives, job.seed, group.rank, group.workers)
+    corpus, place = open_corpus(store, job.parts), (job.seed, group.rank, group.workers)
+    reader = BatchReader(corpus, job.training.negatives, *place)
+    graded = BatchReader(corpus, 0, *place)  # losses of pairs look at no negatives
 
     def batch(index: int) -> Batch:
-        return reader.read(plan.step(index))
+        step = plan.step(index)
+        return (graded if job.policies[step.dataset].kind in GRADED else reader).read(step)
 
     return encoder, Plan(steps, batch, job.policies, job.longest), job.training, job.seed, group
 

@@ -111,6 +111,14 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file: Path, overri
         ("bags.members=[{name: core, ratio: 1}]", "the name core stands for something else"),
         ("bags.mixture.caps={a: -5}", "bags.mixture.caps.a: Input should be greater than or equal to 1"),
         ("training.resources.workers=300", "batch_size=256 gives no query to some of resources.workers=300"),
+        ("training.resources.workers=[3,2]", "workers must be [least, most] with least <= most; got [3, 2]"),
+        ("training.scores={tasks: [x]}", "training.scores.tasks names x, which is none of the evaluation tasks []"),
+        ("training.scores={}", "training.scores needs tasks: give evaluation.selection or evaluation.in_domain"),
+        ("training.matryoshka={dimensions: [64, 128]}", "matryoshka.dimensions must fall from the widest on"),
+        (
+            "corpus.datasets.0.passage_instruction=a passage",
+            "dataset a has a passage_instruction, but model.passage_template has no {task}",
+        ),
         (
             "corpus.datasets.0.instruction=find it",
             "dataset a has an instruction, but model.query_template has no {task}",
@@ -284,3 +292,19 @@ class TestExtends:
     @pytest.mark.parametrize("value", [5, {"a": 1}, ["a.yaml", 1]])
     def test_it_is_a_name_or_a_list_of_names(self, tmp_path: Path, value: Any) -> None:
         assert "extends must be a file name or a list of them" in fault(write(tmp_path / "a.yaml", {"extends": value}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.dropout=0.1", "training.resources.workers=[1,2]"], "with dropout a member depends on the number of"),
+        (["model.lora={dropout: 0.1}", "training.resources.workers=[1,2]"], "with dropout a member depends on the"),
+        (["training.parallelism=fsdp", "training.resources.workers=[1,2]"], "fsdp needs two workers at least"),
+        (
+            ["training.negatives=0", "corpus.datasets.0.in_batch=false"],
+            "dataset a has only its own negatives (in_batch: false), and training.negatives=0 leaves none",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(file: Path, overrides: list[str], message: str) -> None:
+    assert message in fault(file, *overrides)

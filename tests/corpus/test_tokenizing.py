@@ -77,3 +77,13 @@ def test_identity_names_what_changes_tokens():
     assert spec().identity() != spec(query_template="x{text}").identity()
     assert spec().identity() != spec(passage_template="x{text}").identity()
     assert spec().identity() == spec(gradient_checkpointing=True).identity()
+
+
+def test_passages_of_an_asymmetric_dataset_get_their_own_instruction():
+    model = spec(query_template="{task}: {text}", passage_template="P {task}: {text}")
+    examples = batch(Example("sort", ["a list"]))
+    plain = tokenize(examples, model, TokenRules("it", False, 32, 32, "of code"))
+    expected = encode(["P of code: a list"], model, 32).to_pylist()
+    assert plain["positives"].to_pylist() == [expected]
+    same = tokenize(examples, model, TokenRules("it", True, 32, 32, "of code"))
+    assert same["positives"].to_pylist() == [encode(["it: a list"], model, 32).to_pylist()]

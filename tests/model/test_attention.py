@@ -49,15 +49,22 @@ def test_padded_attention_and_its_gradients_equal_torchs(length, masked):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_soft_caps_are_applied_and_what_is_unknown_is_refused():
+def test_soft_caps_are_applied_and_what_is_unknown_is_refused(monkeypatch):
     module, tensors = torch.nn.Module(), [draw(1, 1, 4, 8, seed=seed) for seed in range(3)]
     scores = torch.tanh(tensors[0] @ tensors[1].mT * 0.5 / 2.0) * 2.0
     expected = (scores.softmax(-1) @ tensors[2]).transpose(1, 2)
     torch.testing.assert_close(padded_attention(module, *tensors, None, scaling=0.5, softcap=2.0)[0], expected)
     with pytest.raises(UnsupportedAttention, match="no s_aux"):
         padded_attention(module, *tensors, None, s_aux=torch.ones(1))
-    with pytest.raises(UnsupportedAttention, match="does not hand on where texts begin"):
-        packed_attention(module, *tensors, None)
+    with pytest.raises(UnsupportedAttention, match="no soft cap and no dropout"):
+        packed_attention(module, *tensors, None, softcap=2.0)
+    offsets = {"cu_seq_lens_q": torch.tensor([0, 4]), "max_length_q": 4}
+    monkeypatch.setattr(attention, "_kernel", None)
+    with pytest.raises(UnsupportedAttention, match="use_kernel was not called"):
+        packed_attention(module, *tensors, None, **offsets)
+    attention.use_kernel(plain_kernel)
+    with pytest.raises(UnsupportedAttention, match="no soft cap and no dropout"):
+        packed_attention(module, *tensors, None, softcap=2.0, **offsets)
 
 
 def plain_kernel(query, key, value, offsets, longest, scale, window):
@@ -124,10 +131,13 @@ def test_models_give_the_same_embeddings_padded_and_packed(folders, name, monkey
     assert encoder.core.config._attn_implementation == PADDED
     with torch.no_grad():
         torch.testing.assert_close(encoder(padded(TEXTS, encoder.pad_id)), expected, rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(attention, "kernel", lambda: plain_kernel)
+    monkeypatch.setattr(attention, "_kernel", plain_kernel)
     encoder.core.set_attn_implementation(attention.PACKED)
     with torch.no_grad():
         torch.testing.assert_close(encoder(packed(TEXTS)), expected, rtol=1e-4, atol=1e-5)
+        alike = padded([TEXTS[2], TEXTS[2][::-1].copy()])
+        assert alike.mask is None
+        torch.testing.assert_close(encoder(alike)[:1], expected[2:], rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_without_the_interface_is_read_plainly(folders):
@@ -157,3 +167,45 @@ def test_a_form_that_changes_embeddings_is_not_taken(folders, monkeypatch, caplo
 def test_gpu_reads_texts_without_padding(folders, name):
     encoder = load(folders, name).cuda().bfloat16()
     assert set_layout(encoder, "auto") is Layout.PACKED
+
+
+def test_kernels_are_called_as_they_want_to_be():
+    calls = []
+
+    def flash(*arguments, **named):
+        calls.append(named)
+        return arguments[0], "lse"
+
+    def varlen(q, k, v, one, other, most, longest, *, scale=None, window_size=(-1, -1), enable_gqa=False):
+        calls.append({"scale": scale, "window_size": window_size, "enable_gqa": enable_gqa})
+        return q
+
+    q, k = torch.zeros(4, 4, 8), torch.zeros(4, 2, 8)
+    for window in ((-1, 0), (15, 0), (7, 7), (-1, -1)):
+        attention._flash(flash)(q, k, k, torch.tensor([0, 4]), 4, 0.5, window)
+    assert [(one["causal"], one["window_size"]) for one in calls] == [
+        (True, (-1, -1)),
+        (True, (15, -1)),
+        (False, (7, 7)),
+        (False, (-1, -1)),
+    ]
+    attention._torch(varlen)(q, k, k, torch.tensor([0, 4]), 4, 0.5, (-1, 0))
+    attention._torch(varlen)(q, q, q, torch.tensor([0, 4]), 4, None, (-1, -1))
+    assert calls[-2:] == [
+        {"scale": 0.5, "window_size": (-1, 0), "enable_gqa": True},
+        {"scale": None, "window_size": (-1, -1), "enable_gqa": False},
+    ]
+    with pytest.raises(UnsupportedAttention, match="no scale and window"):
+        attention._torch(lambda query, key: query)
+
+
+def test_a_kernel_that_refuses_dropout_is_not_taken_for_training(folders, monkeypatch):
+    from boom_ray.model import layout
+
+    monkeypatch.setattr(layout, "use_kernel", lambda: attention.use_kernel(plain_kernel))
+    encoder = load_encoder(folders["bert"], ModelConfig(), dropout=0.1).train()
+    attention.register()
+    texts = layout._made_up(encoder)
+    plain = layout._embed(encoder, Layout.PLAIN.batch(texts, encoder.pad_id), autocast=False)
+    assert "no dropout" in layout._fault(encoder, Layout.PACKED, texts, plain, autocast=False)
+    assert layout._fault(encoder.eval(), Layout.PACKED, texts, plain, autocast=False) is None

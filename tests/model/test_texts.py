@@ -65,8 +65,16 @@ def test_packed_cuts_keep_to_the_budget_and_are_even(lengths, budget):
     assert [place for part in cuts for place in range(part.start, part.stop)] == list(range(len(lengths)))
     sizes = [int(lengths[part].sum()) for part in cuts]
     assert all(size <= budget or part.stop - part.start == 1 for size, part in zip(sizes, cuts, strict=True))
-    if lengths.sum() <= budget:
+    if lengths.sum() <= budget and (lengths == lengths[0]).sum() in (len(lengths), *range(16)):
         assert len(cuts) == 1
+
+
+def test_texts_of_one_length_have_passes_of_their_own():
+    lengths = np.array([10] * 70 + [9, 5, 3])
+    cuts = cut(lengths, 330, is_packed=True)
+    assert [(part.start, part.stop) for part in cuts] == [(0, 32), (32, 64), (64, 73)]
+    assert [(p.start, p.stop) for p in cut(lengths[:70], 330, is_packed=True)] == [(0, 23), (23, 46), (46, 70)]
+    assert cut(lengths[50:], 4000, is_packed=True) == [slice(0, 23)]  # too few to be worth it
 
 
 def test_no_texts_need_no_pass():

@@ -13,15 +13,24 @@ import pytest
 
 from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.stage import BagJob, make_bags
-from boom_ray.config import DatasetConfig, MixtureConfig, ModelConfig, ResourcesConfig, TrainingConfig
+from boom_ray.config import (
+    DatasetConfig,
+    MixtureConfig,
+    ModelConfig,
+    ProgressScoresConfig,
+    ResourcesConfig,
+    TrainingConfig,
+)
 from boom_ray.errors import ConfigError, TrainingError
 from boom_ray.events import Event
+from boom_ray.model.encoder import load_encoder
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.model.losses.policy import policy_of
-from boom_ray.store import Store
+from boom_ray.store import Artifact, Store
 from boom_ray.training.base import MODEL, BaseJob, make_base
 from boom_ray.training.job import MemberJob
 from boom_ray.training.members import members_at_once, train_members
+from boom_ray.training.scores import STAGE as SCORES
 from tests.tiny_model import make_tiny_model
 from tests.token_corpus import write_corpus
 
@@ -38,21 +47,13 @@ def base(tmp_path_factory) -> Path:
 
 
 def make_jobs(
-    store: Store, base: Path, rates: dict[str, float], workers: int, times: int = 1, **changes: object
+    store: Store, base: Path, rates: dict[str, float], workers: int | tuple[int, int], times: int = 1, **changes: object
 ) -> list[MemberJob]:
     """Members of 60 · ``times`` steps."""
     parts = write_corpus(store, {"a": 320 * times, "b": 160 * times})
     resources = ResourcesConfig(workers=workers, cpus_per_worker=1, memory_gb_per_worker=0.5)
-    training = TrainingConfig(
-        batch_size=8,
-        negatives=2,
-        precision="float32",
-        dropout=0.1,
-        checkpoint_every=5,
-        log_every=2,
-        resources=resources,
-        **changes,
-    )
+    settings = {"batch_size": 8, "negatives": 2, "precision": "float32", "dropout": 0.1, "checkpoint_every": 5}
+    training = TrainingConfig(**{**settings, "log_every": 2, "resources": resources, **changes})
     rules = [BagRule(1.0, 0, draw) for draw in range(len(rates))]
     mixture = MixtureConfig().identity()
     bag_jobs = [
@@ -130,6 +131,61 @@ def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp
     assert any("continues at step" in event.note for event in events)
     assert again["m"].figures["resumed_at"] > 0
     assert again["m"].fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
+def test_workers_share_a_member_and_leave_scores_on_the_way(ray_cluster, tmp_path, base, parallelism):
+    store, events = Store(tmp_path / "store"), []
+    scores = ProgressScoresConfig(every=20, cpus=0.5)
+    shared = {"parallelism": parallelism, "scores": scores, "ema": 0.9, "checkpoint_minutes": 0.0001}
+    (job,) = make_jobs(store, base, {"m": 1e-3}, workers=2, **shared)
+    steps: list[int] = []
+
+    def report(event: Event) -> None:
+        events.append(event)
+        if event.stage == SCORES:
+            steps.append(int(event.done))
+
+    member = train_members(store, [job], report=report, scorer=parameter_count)["m"]
+    assert steps == [20, 40]
+    counts = {event.figures["score/parameters"] for event in events if event.stage == SCORES}
+    assert counts == {float(sum(one.numel() for one in load_encoder(base, ModelConfig()).parameters()))}
+    (alone,) = make_jobs(store, base, {"m": 1e-3}, workers=1, dropout=0.0, ema=0.9)
+    (same,) = make_jobs(store, base, {"m": 1e-3}, workers=2, dropout=0.0, **shared)
+    assert same.key == alone.key  # without dropout the number of workers is no part of a member
+    assert member.figures["curve"][0][1] > member.figures["curve"][-1][1]
+
+
+def parameter_count(folder: Path) -> dict[str, float]:
+    """A scorer that looks at the whole model."""
+    return {"parameters": float(sum(one.numel() for one in load_encoder(folder, ModelConfig()).parameters()))}
+
+
+def test_a_member_that_another_job_trains_is_waited_for(ray_cluster, tmp_path, base):
+    store = Store(tmp_path / "store")
+    jobs = make_jobs(store, base, {"m": 1e-3}, workers=1)
+    found: dict[str, dict[str, Artifact]] = {}
+    events: dict[str, list[Event]] = {"one": [], "two": []}
+
+    def work(name: str) -> None:
+        found[name] = train_members(Store(tmp_path / "store"), jobs, report=events[name].append)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in events]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert found["one"]["m"] == found["two"]["m"]
+    waited = [name for name, some in events.items() if any("another job trains it" in event.note for event in some)]
+    trained = [name for name, some in events.items() if any("loss" in event.figures for event in some)]
+    assert len(waited) == len(trained) == 1
+    assert waited != trained
+
+
+def test_an_elastic_member_trains_with_the_workers_there_is_room_for(ray_cluster, tmp_path, base):
+    store = Store(tmp_path / "store")
+    (job,) = make_jobs(store, base, {"m": 1e-3}, workers=(1, 6), dropout=0.0)
+    assert train_members(store, [job])["m"].figures["steps"] == 60
 
 
 def test_a_member_larger_than_the_cluster_is_refused_at_once(ray_cluster):

@@ -52,4 +52,3 @@ def test_an_error_comes_when_its_step_does_and_ends_the_thread():
     next(stopped)
     stopped.close()
     assert set(threading.enumerate()) <= before
-

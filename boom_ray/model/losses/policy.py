@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from boom_ray.config.loss import GRADED
 from boom_ray.model.losses.distill import kl, margin_mse
 from boom_ray.model.losses.facts import Facts
 from boom_ray.model.losses.graded import angle, cosent
@@ -99,7 +100,7 @@ def _pieces(
 ) -> Iterator[torch.Tensor]:
     """Summands of the loss, scalars, each with a graph of its own that is built when it is asked for."""
     none = torch.full_like(facts.present, float("nan"), dtype=queries.dtype)
-    if policy.kind in {"cosent", "angle"}:
+    if policy.kind in GRADED:
         ranked = cosent if policy.kind == "cosent" else angle
         scores = none[:, 0] if facts.scores is None else facts.scores
         yield ranked(queries, passages[:, 0], scores, policy.temperature)
