@@ -297,8 +297,8 @@ class TestExtends:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["training.dropout=0.1", "training.resources.workers=[1,2]"], "with dropout a member depends on the number of"),
-        (["model.lora={dropout: 0.1}", "training.resources.workers=[1,2]"], "with dropout a member depends on the"),
+        (["training.dropout=0.1", "training.resources.workers=[1,2]"], "with dropout a member depends on"),
+        (["model.lora={dropout: 0.1}", "training.resources.workers=[1,2]"], "with dropout a member depends on"),
         (["training.parallelism=fsdp", "training.resources.workers=[1,2]"], "fsdp needs two workers at least"),
         (
             ["training.negatives=0", "corpus.datasets.0.in_batch=false"],
