@@ -50,10 +50,11 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     from boom_ray.events import silent
     from boom_ray.flows.inputs import load_base, prompts, with_embedded
     from boom_ray.model.encoder import load_encoder, save_model
+    from boom_ray.model.losses.policy import policy_of
     from boom_ray.model.tokenizer import load_tokenizer
     from boom_ray.store import Store
     from boom_ray.training.group import Group
-    from boom_ray.training.loop import Loop
+    from boom_ray.training.loop import Listeners, Loop, Plan
 
     torch.set_num_threads(threads)
     config = load_config(RunConfig, config_path, [f"store={store_root}"])
@@ -64,7 +65,8 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
     timed("read and tokenise", lambda: tokenise(resolved, base.tokenizer_json))
     parts = only(store_root, "corpus")["figures"]["parts"]
     corpus = open_corpus(store, parts)
-    in_batch = {dataset.name: dataset.uses_in_batch for dataset in config.corpus.datasets}
+    policies = {one.name: policy_of(one, config.training.temperature) for one in config.corpus.datasets}
+    longest = max(config.corpus.max_query_tokens, config.corpus.max_passage_tokens)
     folders = [base.folder]
 
     def train(key: str) -> None:
@@ -76,16 +78,25 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
         )
         plan = open_plan(store, bag.key)
         encoder = load_encoder(base.folder, config.model, config.training.dropout)
-        reader = BatchReader(corpus, in_batch, config.training.negatives, config.seed, 0, 1)
+        reader = BatchReader(corpus, config.training.negatives, config.seed, 0, 1)
         steps = member["figures"]["steps"]
         loop = Loop(
-            encoder, steps, lambda index: reader.read(plan.step(index)), config.training, config.seed, Group(0, 1)
+            encoder,
+            Plan(steps, lambda index: reader.read(plan.step(index)), policies, longest),
+            config.training,
+            config.seed,
+            Group(0, 1),
         )
-        loop.run(0, lambda done, figures: None, lambda done: None)
+        loop.run(Listeners(lambda done, figures: None, lambda done: None))
+        trained = load_encoder(base.folder, config.model, config.training.dropout)
+        weights = loop.weights.full(averaged=True)
+        with torch.no_grad():
+            for name, parameter in trained.trainable().items():
+                parameter.copy_(weights[name])
         folder = store_root / "bare" / key
         folder.mkdir(parents=True)
         tokenizer = load_tokenizer(base.folder, config.model)
-        save_model(encoder, tokenizer, folder, prompts(config), base.max_tokens)
+        save_model(trained, tokenizer, folder, prompts(config), base.max_tokens)
         folders.append(folder)
 
     for path in sorted((store_root / "member").glob("*/artifact.json")):

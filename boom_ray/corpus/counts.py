@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from boom_ray.config import DatasetConfig
+from boom_ray.config.loss import GRADED
 from boom_ray.corpus.columns import NO_SCORE, TEACHER, score_needed
 from boom_ray.corpus.examples import BELOW
 from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, TAUGHT
@@ -61,7 +62,8 @@ def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "dataset": name,
         "task": facts["task_type"],
-        "in-batch": "yes" if facts["in_batch"] else "no",
+        "loss": facts["loss"]["kind"],
+        "in-batch": "-" if facts["loss"]["kind"] in GRADED else "yes" if facts["in_batch"] else "no",
         "read": facts["read"],
         "kept": facts["rows"],
         "duplicate": facts["duplicates"],

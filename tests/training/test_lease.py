@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 from boom_ray.store import Store
 from boom_ray.training.lease import lease
@@ -30,15 +34,54 @@ def test_one_at_a_time_and_free_again_afterwards(tmp_path):
         assert again
 
 
-def test_a_lease_that_nobody_refreshes_is_taken_over(tmp_path):
-    store = Store(tmp_path)
-    (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "k.lease").write_text(f'{{"owner": "gone", "time": {time.time() - 100}}}')
-    with lease(store, "k", never) as ours:
+def test_a_lease_of_a_process_that_has_ended_is_taken_over_at_once(tmp_path):
+    code = "import sys; from boom_ray.disk import owned_name; sys.stdout.write(owned_name())"
+    gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    write(tmp_path, gone, time.time())
+    with lease(Store(tmp_path), "k", wait_in_vain) as ours:
+        assert ours
+
+
+def test_a_lease_that_nobody_refreshes_is_taken_over_after_a_while_that_was_seen(tmp_path):
+    store, asked = Store(tmp_path), []
+    elsewhere = f"host-{'0' * 12}-1-1-{'0' * 8}"
+    write(tmp_path, elsewhere, time.time() + 900)  # its clock is ahead
+
+    def wait() -> bool:
+        asked.append(1)
+        return False
+
+    with lease(store, "k", wait, fresh_s=0.4) as ours:
+        assert ours
+    assert len(asked) >= 3
+    write(tmp_path, elsewhere, time.time() - 4000)
+    with lease(store, "k", wait_in_vain) as ours:
         assert ours
     (tmp_path / "training" / "k.lease").write_text("half writ")
-    with lease(store, "k", never) as ours:
+    with lease(store, "k", wait_in_vain) as ours:
         assert ours
+
+
+def test_one_that_is_refreshed_is_never_taken(tmp_path):
+    store, elsewhere, turns = Store(tmp_path), f"host-{'0' * 12}-1-1-{'0' * 8}", []
+
+    def refresh() -> bool:
+        turns.append(1)
+        write(tmp_path, elsewhere, time.time() + len(turns))
+        return len(turns) == 12
+
+    write(tmp_path, elsewhere, time.time())
+    with lease(store, "k", refresh, fresh_s=0.4) as ours:
+        assert not ours
+
+
+def write(folder: Path, owner: str, at: float) -> None:
+    (folder / "training").mkdir(exist_ok=True)
+    (folder / "training" / "k.lease").write_text(json.dumps({"owner": owner, "time": at}))
+
+
+def wait_in_vain() -> bool:
+    raise AssertionError("nothing is to be waited for")
 
 
 def test_of_many_that_come_at_once_one_has_it(tmp_path):
