@@ -37,10 +37,11 @@ def test_every_row_read_is_accounted_for():
 
 
 def test_table_says_why():
-    facts = dataset_figures(READ, SEALED) | {"task_type": "sts", "in_batch": True}
+    facts = dataset_figures(READ, SEALED) | {"task_type": "sts", "in_batch": True, "loss": {"kind": "cosent"}}
     corpus = Artifact("corpus", "k", "u", {}, {}, {"datasets": {"b": facts, "a": facts}}, "f", {})
     first, second = counts_table(corpus)
     assert (first["dataset"], second["dataset"]) == ("a", "b")
+    assert (first["loss"], first["in-batch"]) == ("cosent", "-")
     assert (first["read"], first["kept"], first["rejected"], first["set aside"]) == (20, 10, 3, 4)
     assert first["why"] == (
         "empty query: 2; wrong type: 1; only text of its label: 1; below positive_from: 3; overlaps task: 1; "
