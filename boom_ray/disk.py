@@ -180,7 +180,7 @@ def copy_once(target: Path, files: Mapping[str, int], fetch: Callable[[str, str]
     if is_complete(target, files):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_name(f".{target.name}.lock")):
+    with locked(target.with_name(f".{target.name}.lock")):
         if is_complete(target, files):
             return
         target.mkdir(mode=0o700, exist_ok=True)
@@ -203,7 +203,7 @@ def _fetch_into(draft: Path, name: str, size: int | None, fetch: Callable[[str, 
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One thread of one process at a time; where a disk has no locks, all at once, which costs time only."""
     with path.open("ab") as stream:
         with contextlib.suppress(OSError):

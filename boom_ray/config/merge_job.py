@@ -12,7 +12,7 @@ from boom_ray.config.evaluation import EvaluationConfig
 from boom_ray.config.merge import MergeConfig
 from boom_ray.config.model import TEXT, ModelConfig
 from boom_ray.config.section import Section, runtime
-from boom_ray.config.training import TrainingConfig
+from boom_ray.config.training import MatryoshkaConfig, TrainingConfig
 
 TAKEN = frozenset({"base", "merged"})
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -59,6 +59,7 @@ class TrainedLossConfig(Section):
 
     temperature: float = Field(0.02, gt=0, description="InfoNCE's temperature; divides the cosine")
     negatives: int = Field(7, ge=0, description="hard negatives per query; texts")
+    matryoshka: MatryoshkaConfig | None = Field(None, description="widths that the first coordinates were trained at")
     precision: Literal["bfloat16", "float32"] = Field("float32", description="type of the forward pass")
     micro_batch_tokens: int | None = runtime(None, "most tokens of one forward pass; null: 4096", ge=64)
 

@@ -20,7 +20,7 @@ class ResourcesConfig(Section):
         1, "Ray Train workers per member; [least, most]: as many as there is room for, also after one is lost"
     )
     cpus_per_worker: float = runtime(1, "CPU cores of a worker, and threads of its arithmetic", gt=0)
-    gpus_per_worker: float = runtime(0, "GPUs of a worker (a whole number, or a share of one)", ge=0)
+    gpus_per_worker: float = runtime(0, "GPUs of a worker: 0, 1, or a share of one if workers is 1", ge=0)
     memory_gb_per_worker: float | None = runtime(
         None,
         "memory of a worker, to limit how many members run at once and what a step keeps; GiB; null: its share by CPUs",
@@ -31,9 +31,16 @@ class ResourcesConfig(Section):
     max_failures: int = runtime(2, "restarts of a member from its last checkpoint", ge=0)
 
     @model_validator(mode="after")
-    def _least_first(self) -> Self:
+    def _check(self) -> Self:
         if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
             raise ValueError(f"workers must be [least, most] with least <= most; got {list(self.workers)}")
+        if self.gpus_per_worker > 1:
+            raise ValueError(f"gpus_per_worker={self.gpus_per_worker:g}: a worker computes on one GPU; set workers")
+        if 0 < self.gpus_per_worker < 1 and self.most_workers > 1:
+            raise ValueError(
+                f"gpus_per_worker={self.gpus_per_worker:g} with several workers: workers of one member cannot share a "
+                f"GPU; set workers: 1 or gpus_per_worker: 1"
+            )
         return self
 
     @property
@@ -129,7 +136,9 @@ class TrainingConfig(Section):
         "ddp", "ddp: every worker holds the model; fsdp: each holds a share of weights, gradients and moments (FSDP2)"
     )
     micro_batch_tokens: int | None = runtime(
-        None, "most tokens of one forward pass; null: 2048 on CPUs, 65536 or what fits on GPUs", ge=64
+        None,
+        "most tokens of one forward pass; null: 2048 on CPUs, 65536 or what fits on GPUs, with dropout 8192 there",
+        ge=64,
     )
     kept_tokens: int | None = runtime(
         None,
@@ -158,18 +167,19 @@ class TrainingConfig(Section):
         is_elastic = not isinstance(self.resources.workers, int)
         if self.dropout != 0 and is_elastic:
             raise ValueError(ELASTIC_DROPOUT)
-        if self.parallelism == "fsdp" and is_elastic and self.resources.least_workers == 1:
-            raise ValueError("parallelism=fsdp needs two workers at least: resources.workers=[2, ...]")
+        if self.parallelism == "fsdp" and self.resources.least_workers == 1:
+            raise ValueError("parallelism=fsdp needs two workers at least: set resources.workers")
         return self
 
     def identity(self) -> dict[str, Any]:
         """As for every section; with dropout, also what decides which texts share a mask."""
-        found = super().identity()
-        if self.dropout != 0:
-            found |= {
-                "workers": self.resources.workers,
-                "micro_batch_tokens": self.micro_batch_tokens,
-                "on_gpu": self.resources.gpus_per_worker > 0,
-                "attention": self.attention,
-            }
-        return found
+        return super().identity() | (self.masks() if self.dropout != 0 else {})
+
+    def masks(self) -> dict[str, Any]:
+        """What decides which texts share a mask of dropout."""
+        return {
+            "workers": self.resources.workers,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "on_gpu": self.resources.gpus_per_worker > 0,
+            "attention": self.attention,
+        }

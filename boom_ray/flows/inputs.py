@@ -32,6 +32,7 @@ class BaseSource:
         prompts_digest: hash of its tokenizer, pooling and prompts.
         tokenizer_json: the tokenizer for the ``tokenizers`` library.
         max_tokens: longest text that models trained from it read; tokens.
+        longest: longest text of the corpus; tokens.
     """
 
     folder: Path
@@ -39,12 +40,12 @@ class BaseSource:
     prompts_digest: str
     tokenizer_json: str
     max_tokens: int
+    longest: int
 
     def job(self, config: RunConfig) -> BaseJob:
         """What makes the artifact that members start from."""
-        return BaseJob(
-            config.model, self.fingerprint, self.prompts_digest, prompts(config), self.max_tokens, config.seed
-        )
+        digests = (self.fingerprint, self.prompts_digest)
+        return BaseJob(config.model, *digests, prompts(config), self.max_tokens, config.seed, self.longest)
 
 
 def load_base(config: RunConfig) -> BaseSource:
@@ -57,6 +58,7 @@ def load_base(config: RunConfig) -> BaseSource:
         prompts_digest(folder),
         tokenizer_json(load_tokenizer(folder, config.model)),
         max_sequence_length(folder) or longest,
+        longest,
     )
 
 

@@ -197,7 +197,7 @@ def _member_job(
         seed=config.seed,
         prompts=prompts(config),
         max_tokens=source.max_tokens,
-        longest=max(config.corpus.max_query_tokens, config.corpus.max_passage_tokens),
+        longest=source.longest,
     )
 
 

@@ -89,6 +89,21 @@ class Encoder(nn.Module):
         room = getattr(self.core.config, "max_position_embeddings", None)
         return int(room) - self.first_position if room else None
 
+    def check_length(self, longest: int) -> None:
+        """Check that the model can read texts of so many tokens; positions that are computed have no end.
+
+        Raises:
+            ModelError: its table of positions is shorter.
+        """
+        has_table = any(
+            isinstance(getattr(module, "position_embeddings", None), nn.Embedding) for module in self.core.modules()
+        )
+        if has_table and self.longest is not None and self.longest < longest:
+            raise ModelError(
+                f"The base knows positions of {self.longest} tokens, and texts may have {longest}. Set "
+                f"corpus.max_query_tokens and corpus.max_passage_tokens to {self.longest} at most."
+            )
+
     def blocks(self) -> list[nn.Module]:
         """The transformer's blocks from first to last, see `block_list`."""
         return block_list(self.core)[1]
@@ -119,7 +134,7 @@ def load_encoder(folder: Path, config: ModelConfig, dropout: float | None = None
     if dropout is not None:
         _set_dropout(transformer, dropout)
     if config.gradient_checkpointing:
-        cast(Any, transformer).gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint(transformer, folder)
     dense = [load_dense(module.path) for module in found if module.kind == "Dense"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -171,6 +186,16 @@ def _set_dropout(transformer: nn.Module, dropout: float) -> None:
             module.p = dropout
         elif isinstance(getattr(module, "attention_dropout", None), float):
             cast(Any, module).attention_dropout = dropout
+
+
+def _checkpoint(transformer: nn.Module, folder: Path) -> None:
+    try:
+        cast(Any, transformer).gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(
+            f"{folder} is a {type(transformer).__name__}, which has no gradient checkpointing: set "
+            f"model.gradient_checkpointing=false; training.kept_tokens bounds memory, too."
+        ) from error
 
 
 def _first_position(transformer: nn.Module) -> int:

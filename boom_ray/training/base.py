@@ -37,6 +37,7 @@ class BaseJob:
         prompts: what saved models store as prompts.
         max_tokens: longest text that saved models read; tokens.
         seed: of the first weights of new linear layers.
+        longest: longest text that it must be able to read; tokens; in no key.
     """
 
     model: ModelConfig
@@ -45,6 +46,7 @@ class BaseJob:
     prompts: dict[str, str]
     max_tokens: int
     seed: int = 0
+    longest: int = 0
 
     def spec(self) -> dict[str, Any]:
         """The fields that determine the saved folder; adapters come later and are not among them."""
@@ -62,7 +64,7 @@ def make_base(store: Store, job: BaseJob, report: Report = silent) -> Artifact:
     """The base's artifact, with the model in its folder ``model``; written in a Ray task if it is new.
 
     Raises:
-        ModelError: the base cannot be trained: missing tensors, a module of an unsupported kind.
+        ModelError: the base cannot be trained: missing tensors, a module of an unsupported kind, too few positions.
     """
     found = store.get(KIND, artifact_key(KIND, job.spec(), job.inputs(), VERSION))
     note = "stored"
@@ -83,6 +85,7 @@ def _write(store: Store, job: BaseJob) -> Artifact:
         source = resolve_base(job.model)
         model = job.model.model_copy(update={"lora": None, "frozen": ()})
         encoder = load_encoder(source, model, seed=job.seed)
+        encoder.check_length(job.longest)
         tokenizer = load_tokenizer(source, job.model)
         save_model(encoder, tokenizer, folder, job.prompts, job.max_tokens)
         draft.fingerprint = digest([weights_fingerprint(folder), prompts_digest(folder)])

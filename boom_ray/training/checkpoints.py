@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import ray.train
 
 from boom_ray.config import TrainingConfig
+from boom_ray.disk import new_draft
+from boom_ray.errors import TrainingError
 from boom_ray.training.loop import Loop
 from boom_ray.training.state import restore, snapshot, write
+
+COMMITTED = ray.train.CheckpointConsistencyMode.COMMITTED
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -34,13 +39,40 @@ class Checkpoints:
         self._arrived.set()
 
     def restore(self) -> int:
-        """Continue from the run's last checkpoint; returns the finished steps."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                self.loop.progress = restore(Path(folder), self.loop.weights, self.loop.optimizer)
+        """Continue from the run's last checkpoint that can be read; returns the finished steps.
+
+        Raises:
+            TrainingError: there are some, and none can be read; on all workers.
+        """
+        last = ray.train.get_checkpoint()
+        fault = None if last is None else self._try(last)
+        if last is not None and fault is not None:
+            for report in reversed(ray.train.get_all_reported_checkpoints(COMMITTED)):
+                if report.checkpoint.path == last.path:
+                    continue
+                log.warning("%s An older one is tried.", fault)
+                if self._try(report.checkpoint) is None:
+                    break
+            else:
+                raise TrainingError(
+                    f"{fault} There is no older one. Remove the folder {Path(last.path).parent} and run again: the "
+                    f"member begins anew."
+                )
         self.last_step = self.loop.progress.step
         return self.last_step
+
+    def _try(self, checkpoint: ray.train.Checkpoint) -> str | None:
+        """Go on from a checkpoint on all workers; what is wrong with it on any of them."""
+        fault = None
+        try:
+            with checkpoint.as_directory() as folder:
+                progress = restore(Path(folder), self.loop.weights, self.loop.optimizer)
+        except (TrainingError, OSError) as error:
+            fault = str(error)
+        fault = self.loop.group.first_fault(fault)
+        if fault is None:
+            self.loop.resume(progress)
+        return fault
 
     def offer(self, step: int) -> None:
         """Take a checkpoint if it is time; called after every update, by all workers at the same step."""
@@ -59,12 +91,8 @@ class Checkpoints:
     def _take(self, step: int) -> None:
         loop = self.loop
         loop.check()  # nothing bad is kept, and the host must wait for the device here anyway
-        state = next(iter(loop.optimizer.state.values()))
-        progress = replace(
-            loop.progress, update=float(state["step"]), losses=loop.guard.averages(), curve=list(loop.progress.curve)
-        )
-        has_part = loop.group.rank == 0 or loop.config.parallelism == "fsdp"
-        if not has_part:
+        progress = loop.standing()
+        if loop.group.rank >= loop.weights.holders:
             ray.train.report({"step": step}, checkpoint_dir_name=f"step{step:09d}")
             return
         self._arrived.wait()
@@ -82,7 +110,7 @@ class Checkpoints:
 
         ray.train.report(
             {"step": step},
-            checkpoint=ray.train.Checkpoint.from_directory(tempfile.mkdtemp(prefix="boom-checkpoint-")),
+            checkpoint=ray.train.Checkpoint.from_directory(new_draft(Path(tempfile.gettempdir()), "boom-checkpoint-")),
             checkpoint_dir_name=f"step{step:09d}",
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,

@@ -1,7 +1,8 @@
 """Bad steps: losses or gradients that are not finite, and losses that leap. Found without waiting for a GPU.
 
 Whether a step is bad is decided on the model's device and given to AdamW, which then leaves weights and moments as they
-are. The host learns of it at the next log line; until then nothing bad has entered the weights.
+are, and to the moving average of the weights. The host learns of it at the next log line; until then nothing bad has
+entered the weights.
 """
 
 from __future__ import annotations
@@ -65,7 +66,6 @@ class Guard:
             name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in known.items()
         }
         self._verdicts: list[Verdict] = []
-        self.skipped = 0
 
     def judge(
         self, step: int, batches: Sequence[Batch], losses: Sequence[torch.Tensor], norm: torch.Tensor
@@ -93,6 +93,7 @@ class Guard:
         if limit is None:
             return torch.zeros((), dtype=torch.bool, device=self.device)
         average = self._averages.get(dataset, loss)
+        average = torch.where(torch.isfinite(average), average, loss)  # the dataset's first losses may have been bad
         leaps = (average > 0) & (loss > limit * average)  # a dataset's loss may be exactly 0 at first
         moved = MEMORY * average + (1 - MEMORY) * loss
         self._averages[dataset] = torch.where(leaps | ~torch.isfinite(loss), average, moved)
@@ -111,7 +112,6 @@ class Guard:
         bad = [one for one, flag in zip(verdicts, flags, strict=True) if flag]
         if bad and self.config.on_bad_step == "stop":
             raise TrainingError(bad[0].text(self.config.max_leap))
-        self.skipped += len(bad)
         return bad
 
     def averages(self) -> dict[str, float]:

@@ -63,7 +63,7 @@ class MemberJob:
             "max_tokens": self.max_tokens,
         }
         if self.model.lora is not None and self.model.lora.dropout > 0:
-            found["masks"] = [self.training.resources.workers, self.training.micro_batch_tokens]
+            found["masks"] = self.training.masks()
         return found
 
     def inputs(self) -> dict[str, Any]:

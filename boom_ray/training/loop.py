@@ -17,7 +17,6 @@ import torch
 
 from boom_ray.artifacts.batches import Batch
 from boom_ray.config import TrainingConfig
-from boom_ray.errors import ModelError
 from boom_ray.hashing import stream_key
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.layout import set_layout
@@ -34,8 +33,7 @@ from boom_ray.training.state import Progress
 from boom_ray.training.weights import Replicated, Weights
 
 TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-BYTES_PER_WEIGHT = 12  # gradient and two moments, float32
-BYTES_MOMENTS = 8
+BYTES_GRADIENT, BYTES_MOMENTS, BYTES_WEIGHT = 4, 8, 4  # per trained weight
 
 
 @dataclass(frozen=True)
@@ -84,26 +82,37 @@ class Loop:
         self.encoder, self.plan, self.config = encoder.train(), plan, config
         self.seed, self.group = seed, group
         self.flops = Flops(encoder)
+        check(encoder, config)
         groups = parameter_groups(encoder, config)
+        self._is_random = config.dropout != 0 or any(
+            isinstance(module, torch.nn.Dropout) and module.p > 0 for module in encoder.modules()
+        )
         trained = sum(parameter.numel() for parameter in encoder.trainable().values())
         precision = TYPES[config.precision]
         self.weights: Weights
         if config.parallelism == "fsdp" and group.workers > 1:
             from boom_ray.training.sharded import Sharded
 
-            self.settings = self._form(trained * BYTES_PER_WEIGHT // group.workers, precision != torch.float32)
+            share = -(-trained // group.workers)
+            self.settings = self._form(share * BYTES_GRADIENT + self._to_come(share), precision != torch.float32)
             self.weights = Sharded(encoder, groups, precision, group, config.ema is not None)
         else:
             self.weights = Replicated(encoder, groups, precision, group, config.ema is not None)
-            self.settings = self._form(trained * BYTES_MOMENTS, False)
+            self.settings = self._form(self._to_come(trained), False)
         self.optimizer = make_optimizer(self.weights.optimizer_groups(), config)
-        self._is_random = config.dropout != 0 or any(
-            isinstance(module, torch.nn.Dropout) and module.p > 0 for module in encoder.modules()
-        )
         self.progress = Progress()
         self.guard = Guard(config, encoder.device)
         self.meter = Meter(encoder.device, group.workers, peak_flops(encoder.device))
-        self.matryoshka = _matryoshka(encoder, config)
+        self.matryoshka = Matryoshka.of(config.matryoshka)
+
+    def _to_come(self, weights: int) -> int:
+        """Bytes that so many weights' moments will take, and on CPUs the copies of checkpoints and scores."""
+        config, each = self.config, BYTES_MOMENTS
+        if self.encoder.device.type == "cpu":
+            has_checkpoints = config.checkpoint_every is not None or config.checkpoint_minutes is not None
+            each += (BYTES_WEIGHT + BYTES_MOMENTS + BYTES_WEIGHT * (config.ema is not None)) * has_checkpoints
+            each += BYTES_WEIGHT * (config.scores is not None)
+        return weights * each
 
     def _form(self, held: int, autocast: bool) -> StepSettings:
         """Choose the form of texts and what a step keeps, and have the blocks compiled.
@@ -113,7 +122,7 @@ class Loop:
             autocast: the weights are float32 still and will be computed with in bfloat16.
         """
         layout = set_layout(self.encoder, self.config.attention, autocast)
-        settings = step_settings(self.encoder, layout, self.config, self.plan.longest, held, autocast)
+        settings = step_settings(self.encoder, layout, self.config, self.plan.longest, held, autocast, self._is_random)
         if self.config.compile or (self.config.compile is None and self.encoder.device.type == "cuda"):
             for block in self.encoder.blocks():
                 block.compile(dynamic=True)
@@ -127,7 +136,7 @@ class Loop:
         """
         self.encoder.train()
         self.guard = Guard(self.config, self.encoder.device, self.progress.losses)
-        self.meter.clear()
+        self.meter.clear(self.progress.unlogged)
         steps, each = self.plan.steps, self.config.accumulation
         updates, first = -(-steps // each), -(-self.progress.step // each)
         logged = self.progress.step // self.config.log_every
@@ -148,6 +157,26 @@ class Loop:
                 if done < steps:
                     listeners.update(done)
                 self.meter.watch.mark("data")
+
+    def resume(self, progress: Progress) -> None:
+        """Go on from there; the weights and the optimiser are there already.
+
+        On a CPU forward passes stay of one size, for the order in which gradients are added decides about last bits.
+        """
+        self.progress = progress
+        if self.encoder.device.type == "cpu" and self.config.micro_batch_tokens is None and progress.micro_batch_tokens:
+            self.settings = replace(self.settings, micro_batch_tokens=progress.micro_batch_tokens)
+
+    def standing(self) -> Progress:
+        """The progress as a checkpoint must hold it; waits for the device."""
+        return replace(
+            self.progress,
+            update=next((float(state["step"]) for state in self.optimizer.state.values()), 0.0),
+            curve=list(self.progress.curve),
+            losses=self.guard.averages(),
+            unlogged=self.meter.losses(),
+            micro_batch_tokens=self.settings.micro_batch_tokens,
+        )
 
     def check(self) -> None:
         """Look for bad steps since the last look; waits for the device.
@@ -188,7 +217,7 @@ class Loop:
         self.optimizer.step()
         self.weights.publish()
         if self.config.ema is not None:
-            self.weights.average(self.config.ema)
+            self.weights.average((1 - self.config.ema) * (1 - bad))  # a bad step changes nothing
         self.meter.update(norm)
 
     def _hooks(self, work: Work, step: int, is_last: bool) -> Hooks:
@@ -210,21 +239,16 @@ class Loop:
         return figures | {"skipped_steps": float(self.progress.skipped)} if self.progress.skipped else figures
 
 
-def _matryoshka(encoder: Encoder, config: TrainingConfig) -> Matryoshka | None:
-    """The widths at which losses are taken.
+def check(encoder: Encoder, config: TrainingConfig) -> None:
+    """Check that a configuration fits a model, before workers begin to wait for each other.
 
     Raises:
-        ModelError: one is wider than the embeddings.
+        ModelError: a pattern of ``no_decay`` matches nothing, or a width of ``matryoshka`` is too large.
     """
-    widths = config.matryoshka
-    if widths is None:
-        return None
-    if widths.dimensions[0] > encoder.dimension:
-        raise ModelError(
-            f"training.matryoshka.dimensions has {widths.dimensions[0]}; the model's embeddings are "
-            f"{encoder.dimension} wide."
-        )
-    return Matryoshka(widths.dimensions, widths.weights or (1.0,) * len(widths.dimensions))
+    parameter_groups(encoder, config)
+    matryoshka = Matryoshka.of(config.matryoshka)
+    if matryoshka is not None:
+        matryoshka.sizes(encoder.dimension)
 
 
 def fill(work: Work, count: int, kept: int, settings: StepSettings) -> Work:
@@ -232,6 +256,6 @@ def fill(work: Work, count: int, kept: int, settings: StepSettings) -> Work:
 
     Pieces that are missing are texts of one token whose gradients are 0.
     """
-    token = np.array([settings.pad_id + 1], dtype=np.int32)
+    token = np.array([0 if settings.pad_id else 1], dtype=np.int32)  # any token but padding
     more = [settings.layout.batch([token], settings.pad_id)] * (count - len(work.pieces))
     return replace(work, pieces=(*work.pieces, *more), kept=kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,7 +22,7 @@ from boom_ray.runtime import cause, event_queue, nodes_resources, room
 from boom_ray.store import Artifact, Store
 from boom_ray.training.job import KIND, MemberJob
 from boom_ray.training.lease import lease
-from boom_ray.training.scores import Saved, Scorer, ScoreTasks
+from boom_ray.training.scores import Saved, Scorer, ScoreTasks, remove_left
 from boom_ray.training.worker import train_worker
 
 TRAINER_HELPERS_GB = 0.6  # controller and watchers of one trainer, measured (RAY.md section 1)
@@ -60,6 +61,8 @@ def train_members(
             report(Event("members", job.name, steps, steps, {}, "stored"))
     todo = [job for job in jobs if found[job.name] is None]
     failures: dict[str, str] = {}
+    if scorer is None:  # weights that nobody evaluates are not left
+        todo = [replace(job, training=job.training.model_copy(update={"scores": None})) for job in todo]
     if todo:
         parallel = members_at_once(todo[0].training.resources, len(todo), autoscaling)
         for name, result in _fit_all(store, todo, parallel, report, scorer).items():
@@ -166,6 +169,7 @@ def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event, re
 def _fit_ours(store: Store, job: MemberJob, queue: Any, stopping: threading.Event) -> Artifact | str:
     """The same, alone."""
     reason = ""
+    remove_left(store, job)
     for _ in range(REFITS):
         if stopping.is_set():
             return "interrupted"

@@ -15,12 +15,19 @@ from boom_ray.model.steps import StepSettings, bytes_per_token
 
 CPU_TOKENS = 2048
 GPU_TOKENS = 65536
+MASKED_TOKENS = 8192  # on GPUs with dropout: masks are drawn by forward pass, so their size must not follow memory
 ROOM = 0.8  # share of the free memory that activations may take; the rest is for what a micro-batch needs besides
 GIB = 1 << 30
 
 
 def step_settings(
-    encoder: Encoder, layout: Layout, config: TrainingConfig, longest: int, held: int, autocast: bool
+    encoder: Encoder,
+    layout: Layout,
+    config: TrainingConfig,
+    longest: int,
+    held: int,
+    autocast: bool,
+    is_random: bool = False,
 ) -> StepSettings:
     """How steps of a member are computed on this worker.
 
@@ -31,13 +38,17 @@ def step_settings(
         longest: longest text; tokens.
         held: bytes that gradients and moments will still take.
         autocast: count activations as under autocast.
+        is_random: there is dropout.
     """
     on_gpu = encoder.device.type == "cuda"
     settings = StepSettings(layout=layout, pad_id=encoder.pad_id, pinned=on_gpu)
     room = ROOM * (free_bytes(encoder.device, config.resources) - held)
     each = bytes_per_token(encoder, replace(settings, autocast=autocast), longest)
     fits = max(0, int(room / max(1.0, each)))
-    usual = min(GPU_TOKENS if on_gpu else CPU_TOKENS, max(longest, fits))
+    if is_random:
+        usual = MASKED_TOKENS if on_gpu else CPU_TOKENS
+    else:
+        usual = min(GPU_TOKENS if on_gpu else CPU_TOKENS, max(longest, fits))
     return replace(
         settings,
         micro_batch_tokens=config.micro_batch_tokens or usual,

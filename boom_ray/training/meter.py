@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,14 +59,14 @@ class Meter:
 
     def __init__(self, device: torch.device, workers: int, peak: float | None = None) -> None:
         """Start now."""
-        self.watch = Stopwatch(device)
+        self.watch, self.device = Stopwatch(device), device
         self.workers, self.peak = workers, peak
         self.clear()
 
-    def clear(self) -> None:
-        """Forget all steps, keep the clock's running part."""
+    def clear(self, losses: Sequence[tuple[str, float]] = ()) -> None:
+        """Forget all steps but these losses of datasets, keep the clock's running part."""
         self.started = time.monotonic()
-        self._losses: list[tuple[str, torch.Tensor]] = []
+        self._losses = [(name, torch.tensor(loss, dtype=torch.float64, device=self.device)) for name, loss in losses]
         self._norms: list[torch.Tensor] = []
         self.pairs = self.tokens = self.slots = 0
         self.flops = 0.0
@@ -81,6 +82,10 @@ class Meter:
     def update(self, norm: torch.Tensor) -> None:
         """One update."""
         self._norms.append(norm)
+
+    def losses(self) -> list[tuple[str, float]]:
+        """(dataset, loss) of the steps since the last log line; waits for the device."""
+        return [(name, float(loss)) for name, loss in self._losses]
 
     def figures(self, rate: float) -> dict[str, float]:
         """Means and rates since the last call, over all workers; the loss also by dataset, for steps differ.

@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
 from boom_ray.config import ProgressScoresConfig
+from boom_ray.disk import owned_name
 from boom_ray.events import Event, Report
 from boom_ray.runtime import cause
 from boom_ray.store import Store
@@ -63,10 +64,15 @@ class Leaver:
         """Nothing is left yet."""
         self.store, self.job, self.steps, self.tell = store, job, steps, tell
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scores")
+        self._last: Future[None] | None = None
 
     def leave(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Copy the weights to the store in a thread of its own."""
-        self._pool.submit(self._try, step, dict(weights))
+        """Copy the weights to the store in a thread of its own; but not beside the copy before."""
+        if self._last is not None and not self._last.done():  # a slow store would fill the memory with copies
+            note = f"step {step} is not evaluated: the weights before it are still on their way to the store"
+            self.tell(Event(STAGE, self.job.name, step, self.steps, {}, note))
+            return
+        self._last = self._pool.submit(self._try, step, dict(weights))
 
     def _try(self, step: int, weights: dict[str, torch.Tensor]) -> None:
         try:
@@ -78,7 +84,7 @@ class Leaver:
     def _leave(self, step: int, weights: dict[str, torch.Tensor]) -> None:
         folder = _folder(self.store, self.job)
         self.store.fs.makedirs(folder, exist_ok=True)
-        place = f"{folder}/step{step:09d}.safetensors"
+        place = f"{folder}/{owned_name(f'step{step:09d}-')}.safetensors"  # no other attempt has or removes it
         with tempfile.TemporaryDirectory(prefix="boom-scores-") as scratch:
             save_file(weights, f"{scratch}/weights.safetensors")
             self.store.fs.put_file(f"{scratch}/weights.safetensors", place)
@@ -121,10 +127,6 @@ class ScoreTasks:
         for waiting in self._running.values():
             while waiting and ray.wait([waiting[0][1]], timeout=None if wait else 0)[0]:
                 self._tell(*waiting.popleft())
-        if wait:
-            for job in self.jobs.values():
-                with contextlib.suppress(FileNotFoundError):
-                    self.store.fs.rm(_folder(self.store, job), recursive=True)
 
     def _tell(self, saved: Saved, reference: Any) -> None:
         try:
@@ -132,7 +134,16 @@ class ScoreTasks:
             note = ""
         except Exception as error:
             figures, note = {}, f"evaluation at step {saved.step} failed: {cause(error)}"
+            with contextlib.suppress(Exception):  # it is gone, or the store is
+                self.store.fs.rm_file(saved.place)
         self.report(Event(STAGE, saved.member, saved.step, saved.steps, figures, note))
+
+
+def remove_left(store: Store, job: MemberJob) -> None:
+    """Remove weights that nobody will evaluate: those of earlier attempts of a member that is ours alone to train."""
+    folder = _folder(store, job)
+    if store.fs.exists(folder):
+        store.fs.rm(folder, recursive=True)
 
 
 def _folder(store: Store, job: MemberJob) -> str:

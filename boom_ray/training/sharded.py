@@ -50,7 +50,7 @@ class Sharded:
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)  # the loss is the mean over all workers' examples already
                 module.set_force_sum_reduction_for_comms(enable=True)  # gloo knows no scaled sums
-        self.workers = workers
+        self.workers, self.holders = workers, workers.workers
         trained = encoder.trainable()
         self.parameters = {name: cast(DTensor, trained[name]) for group in groups for name in group.names}
         self.own = {name: nn.Parameter(one.to_local(), requires_grad=False) for name, one in self.parameters.items()}
@@ -91,10 +91,10 @@ class Sharded:
         """See `Weights`; blocks gather what they compute with from the weights themselves."""
 
     @torch.no_grad()
-    def average(self, decay: float) -> None:
+    def average(self, share: torch.Tensor) -> None:
         """See `Weights`."""
         for name, average in self._averages.items():
-            average.lerp_(self.own[name], 1 - decay)
+            average.lerp_(self.own[name], share)
 
     def held(self) -> list[Held]:
         """See `Weights`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from boom_ray.errors import TrainingError
@@ -36,6 +36,8 @@ class Progress:
         curve: (step, loss) of every log line.
         skipped: bad steps that made no update.
         losses: dataset to the moving average of its loss, for leaps.
+        unlogged: (dataset, loss) of the steps since the last log line.
+        micro_batch_tokens: tokens of a forward pass; on CPUs a member goes on with as many, whatever is free now.
     """
 
     step: int = 0
@@ -43,6 +45,8 @@ class Progress:
     curve: list[tuple[int, float]] = field(default_factory=list)
     skipped: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+    unlogged: list[tuple[str, float]] = field(default_factory=list)
+    micro_batch_tokens: int = 0
 
 
 def snapshot(weights: Weights, optimizer: torch.optim.AdamW) -> Tensors:
@@ -68,28 +72,14 @@ def _tensors(held: Held, optimizer: torch.optim.AdamW) -> Iterator[tuple[str, to
 def write(folder: Path, tensors: Tensors, weights: Weights, progress: Progress, rank: int) -> None:
     """Write one worker's file, and on rank 0 the progress."""
     starts = {held.name: str(held.start) for held in weights.held()}
-    save_file(tensors, str(folder / f"state-{rank:05d}.safetensors"), metadata={"starts": json.dumps(starts)})
+    save_file(tensors, str(_file(folder, rank)), metadata={"starts": json.dumps(starts)})
     if rank == 0:
-        facts = {"layout": weights.layout(), **vars(progress)}
+        facts = {"layout": weights.layout(), "files": weights.holders, **vars(progress)}
         (folder / PROGRESS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def read_progress(folder: Path, weights: Weights) -> Progress:
-    """How far a checkpoint is.
-
-    Raises:
-        TrainingError: it is damaged or of other weights.
-    """
-    try:
-        facts = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        layout = facts.pop("layout")
-        progress = Progress(**facts)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"The checkpoint {folder} cannot be read: {error}. Remove it and run again.") from error
-    if layout != weights.layout():
-        raise TrainingError(f"The checkpoint {folder} is of other weights. Remove it and run again.")
-    progress.curve = [(int(step), float(loss)) for step, loss in progress.curve]
-    return progress
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"state-{rank:05d}.safetensors"
 
 
 @torch.no_grad()
@@ -97,18 +87,33 @@ def restore(folder: Path, weights: Weights, optimizer: torch.optim.AdamW) -> Pro
     """Put a checkpoint back into weights, averages and optimiser; returns how far it is.
 
     Raises:
-        TrainingError: it is damaged or of other weights.
+        TrainingError: it is damaged or of other weights; weights and optimiser are then partly changed.
     """
-    progress = read_progress(folder, weights)
-    with _Files(folder) as files:
-        for held in weights.held():
-            held.weight.copy_(files.read("weight", held))
-            if held.average is not None:
-                held.average.copy_(files.read("average", held))
-            if files.has(MOMENTS[0], held):
-                optimizer.state[held.weight] = _moments(files, held, progress.update)
+    try:
+        facts = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        layout, count = facts.pop("layout"), int(facts.pop("files"))
+        progress = Progress(**facts)
+        progress.curve = [(int(step), float(loss)) for step, loss in progress.curve]
+        progress.unlogged = [(str(name), float(loss)) for name, loss in progress.unlogged]
+        if layout != weights.layout():
+            raise TrainingError(f"The checkpoint {folder} is of other weights.")
+        with _Files(folder, count) as files:
+            _put_back(files, weights, optimizer, progress.update)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise TrainingError(f"The checkpoint {folder} cannot be read: {type(error).__name__}: {error}.") from error
     weights.publish()
     return progress
+
+
+def _put_back(files: _Files, weights: Weights, optimizer: torch.optim.AdamW, update: float) -> None:
+    for held in weights.held():
+        held.weight.copy_(files.read("weight", held))
+        if held.average is not None:
+            held.average.copy_(files.read("average", held))
+        if files.has(MOMENTS[0], held):
+            optimizer.state[held.weight] = _moments(files, held, update)
+        else:
+            optimizer.state.pop(held.weight, None)
 
 
 def _moments(files: _Files, held: Held, update: float) -> Mapping[str, torch.Tensor]:
@@ -120,20 +125,22 @@ def _moments(files: _Files, held: Held, update: float) -> Mapping[str, torch.Ten
 
 
 class _Files:
-    """The files of a checkpoint, opened lazily; tensors are read by rows, from whichever files have them."""
+    """The files of a checkpoint, opened lazily; tensors are read by rows, from whichever files have them.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    An attempt with more workers that was cut off at the same step may have left files beside them: only the first
+    ``count`` belong to it.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
         self._open: list[tuple[Any, dict[str, int], frozenset[str]]] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> _Files:
-        for path in sorted(self.folder.glob("state-*.safetensors")):
-            file = self._stack.enter_context(safe_open(str(path), "pt"))
+        for rank in range(self.count):
+            file = self._stack.enter_context(safe_open(str(_file(self.folder, rank)), "pt"))
             starts = json.loads((file.metadata() or {})["starts"])
             self._open.append((file, {name: int(start) for name, start in starts.items()}, frozenset(file.keys())))
-        if not self._open:
-            raise TrainingError(f"The checkpoint {self.folder} has no weights. Remove it and run again.")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -160,5 +167,5 @@ class _Files:
                 pieces.append(part[low - first : high - first])
         found = torch.cat(pieces) if pieces else torch.empty_like(held.weight, device="cpu")
         if len(found) != count:
-            raise TrainingError(f"The checkpoint {self.folder} lacks rows of {held.name}. Remove it and run again.")
+            raise TrainingError(f"The checkpoint {self.folder} lacks rows of {held.name}.")
         return found

@@ -60,6 +60,9 @@ def sum_of_squares(values: torch.Tensor) -> torch.Tensor:
 class Weights(Protocol):
     """What the loop asks of weights, whichever way they are held."""
 
+    holders: int
+    """Workers that hold a part of their own, and so write a file of a checkpoint."""
+
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: ``params``, ``weight_decay`` and ``rate``, a factor of the learning rate."""
 
@@ -75,8 +78,8 @@ class Weights(Protocol):
     def publish(self) -> None:
         """The model computes with what the optimiser has made of the weights."""
 
-    def average(self, decay: float) -> None:
-        """Move the average of the weights: decay · old + (1 - decay) · weights."""
+    def average(self, share: torch.Tensor) -> None:
+        """Move the average of the weights: (1 - share) · old + share · weights; ``share`` is on the device."""
 
     def held(self) -> list[Held]:
         """What a checkpoint must hold, on every worker that holds a part of it."""
@@ -133,6 +136,8 @@ class Replicated:
         workers: whom gradients are summed with.
         averaged: keep a moving average.
     """
+
+    holders = 1
 
     def __init__(
         self, encoder: Encoder, groups: Sequence[ParameterGroup], precision: torch.dtype, workers: Group, averaged: bool
@@ -211,11 +216,11 @@ class Replicated:
                 flat.compute.copy_(flat.master)
 
     @torch.no_grad()
-    def average(self, decay: float) -> None:
+    def average(self, share: torch.Tensor) -> None:
         """See `Weights`."""
         for flat in self.flats:
             if flat.average is not None:
-                flat.average.lerp_(flat.master, 1 - decay)
+                flat.average.lerp_(flat.master, share)
 
     def full(self, averaged: bool) -> dict[str, torch.Tensor]:
         """See `Weights`."""

@@ -27,7 +27,7 @@ from boom_ray.training.checkpoints import Checkpoints
 from boom_ray.training.group import Group
 from boom_ray.training.job import KIND, VERSION, MemberJob
 from boom_ray.training.leave import write_folder
-from boom_ray.training.loop import Listeners, Loop, Plan
+from boom_ray.training.loop import Listeners, Loop, Plan, check
 from boom_ray.training.scores import Leaver
 
 
@@ -98,10 +98,12 @@ def _start(job: MemberJob, store: Store, group: Group) -> Loop:
 
 
 def _prepare(job: MemberJob, store: Store, group: Group) -> tuple[Any, ...]:
-    """Load model, plan and corpus; nothing here waits for other workers."""
+    """Load model, plan and corpus; nothing here waits for other workers, and what cannot work is found here."""
     base = store.resolve(job.base_place)
     model = job.model.model_copy(update={"dense": ()})  # the base's artifact has them already
     encoder = load_encoder(base, model, job.training.dropout, job.seed).to(ray.train.torch.get_device())
+    encoder.check_length(job.longest)
+    check(encoder, job.training)
     plan = open_plan(store, job.bag_key)
     steps = min(len(plan), job.training.max_steps or len(plan))
     corpus, place = open_corpus(store, job.parts), (job.seed, group.rank, group.workers)

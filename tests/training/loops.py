@@ -15,7 +15,7 @@ import torch
 from boom_ray.artifacts.batches import BatchReader
 from boom_ray.artifacts.tokens import TokenDataset
 from boom_ray.bags.schedules import batch_level_shuffling
-from boom_ray.config import DatasetConfig, ModelConfig, TrainingConfig
+from boom_ray.config import DatasetConfig, ModelConfig, ResourcesConfig, TrainingConfig
 from boom_ray.model.encoder import load_encoder
 from boom_ray.model.losses.policy import policy_of
 from boom_ray.training.group import Group
@@ -45,7 +45,7 @@ def make_inputs(folder: Path) -> Path:
 def make_loop(folder: Path, group: Group | None = None, model: ModelConfig | None = None, **changes: Any) -> Loop:
     """A loop over both datasets; ``changes`` replace fields of `SETTINGS`."""
     group = group or Group(0, 1)
-    config = TrainingConfig(**{**SETTINGS, **changes})
+    config = TrainingConfig(**{**SETTINGS, "resources": ResourcesConfig(workers=group.workers), **changes})
     torch.manual_seed(group.rank)  # must not matter
     encoder = load_encoder(folder / "base", model or ModelConfig(), dropout=config.dropout)
     corpus = {name: TokenDataset([folder / f"{name}.arrow"]) for name in "ab"}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from boom_ray.store import Store
-from boom_ray.training.lease import lease
+from boom_ray.training.lease import _Lease, _owner, lease
 
 
 def never() -> bool:
@@ -57,9 +57,62 @@ def test_a_lease_that_nobody_refreshes_is_taken_over_after_a_while_that_was_seen
     write(tmp_path, elsewhere, time.time() - 4000)
     with lease(store, "k", wait_in_vain) as ours:
         assert ours
+
+
+def test_a_text_that_cannot_be_read_is_alive_until_it_stays_so(tmp_path):
+    store, asked = Store(tmp_path), []
+    (tmp_path / "training").mkdir()
     (tmp_path / "training" / "k.lease").write_text("half writ")
-    with lease(store, "k", wait_in_vain) as ours:
+    with lease(store, "k", lambda: bool(asked.append(1)), fresh_s=0.4) as ours:
         assert ours
+    assert len(asked) >= 3
+
+
+def test_nobody_sees_half_a_lease(tmp_path):
+    """A waiting job reads all the time while the owner refreshes all the time."""
+    store, stop, texts = Store(tmp_path), threading.Event(), []
+    own = _Lease(store, "k")
+    assert own.take(b"", False) is None
+    keeper = threading.Thread(target=own.keep, args=(stop, 0.0))
+    keeper.start()
+    try:
+        until = time.monotonic() + 20
+        while len(set(texts)) < 20 and time.monotonic() < until:
+            texts.append((tmp_path / "training" / "k.lease").read_bytes())
+    finally:
+        stop.set()
+        keeper.join(10)
+    assert {json.loads(text)["owner"] for text in texts} == {own.owner}
+    assert len(set(texts)) >= 20
+    assert [path.name for path in (tmp_path / "training").glob("k*")] == ["k.lease"]
+
+
+def test_an_owner_that_was_taken_over_does_not_take_back(tmp_path, caplog):
+    own, elsewhere = _Lease(Store(tmp_path), "k"), f"host-{'0' * 12}-1-1-{'0' * 8}"
+    assert own.take(b"", False) is None
+    write(tmp_path, elsewhere, time.time())
+    own.keep(threading.Event(), 0.0)  # returns by itself
+    own.release()
+    assert json.loads((tmp_path / "training" / "k.lease").read_text())["owner"] == elsewhere
+    assert "another job trains this member now" in caplog.text
+
+
+def test_a_store_that_fails_for_a_while_costs_no_lease(tmp_path, monkeypatch):
+    own, stop, turns = _Lease(Store(tmp_path), "k"), threading.Event(), []
+    assert own.take(b"", False) is None
+    read = own._read
+
+    def fails_twice() -> bytes | None:
+        turns.append(1)
+        if len(turns) < 3:
+            raise RuntimeError("connection reset")  # remote file systems raise what they like
+        stop.set()
+        return read()
+
+    monkeypatch.setattr(own, "_read", fails_twice)
+    own.keep(stop, 0.0)
+    assert len(turns) == 3
+    assert _owner(read()) == own.owner
 
 
 def test_one_that_is_refreshed_is_never_taken(tmp_path):

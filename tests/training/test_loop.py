@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from boom_ray.config import LoraConfig, MatryoshkaConfig, ModelConfig
+from boom_ray.config import LoraConfig, MatryoshkaConfig, ModelConfig, ResourcesConfig
 from boom_ray.errors import TrainingError
 from boom_ray.training.group import Group
 from boom_ray.training.loop import Listeners
@@ -68,8 +68,9 @@ def test_the_curve_is_that_of_plain_autograd_and_adamw(folder):
         {"precision": "bfloat16", "ema": 0.9, "accumulation": 3},
         {"max_leap": 100.0, "layer_decay": 0.5, "decay": "wsd", "decay_ratio": 0.5},
         {"matryoshka": MatryoshkaConfig(dimensions=(32, 8))},
+        {"log_every": 5},
     ],
-    ids=["dropout", "averages", "leaps", "matryoshka"],
+    ids=["dropout", "averages", "leaps", "matryoshka", "between log lines"],
 )
 def test_resume_is_bit_identical(folder, tmp_path, changes):
     whole = make_loop(folder, **changes)
@@ -78,21 +79,42 @@ def test_resume_is_bit_identical(folder, tmp_path, changes):
     def keep(done: int) -> None:
         path = tmp_path / str(done)
         path.mkdir()
-        state = next(iter(whole.optimizer.state.values()))
-        whole.progress.update, whole.progress.losses = float(state["step"]), whole.guard.averages()
-        write(path, snapshot(whole.weights, whole.optimizer), whole.weights, whole.progress, 0)
+        write(path, snapshot(whole.weights, whole.optimizer), whole.weights, whole.standing(), 0)
         places[done] = path
 
     losses = run(whole, keep)
     middle = sorted(places)[len(places) // 2]
     again = make_loop(folder, **changes)
-    again.progress = restore(places[middle], again.weights, again.optimizer)
+    again.resume(restore(places[middle], again.weights, again.optimizer))
     assert again.progress.step == middle
     rest = run(again)
     assert rest == losses[-len(rest) :]
     assert same(whole.weights.full(averaged=True), again.weights.full(averaged=True))
     assert same(weights(whole), weights(again))
     assert again.progress.curve == whole.progress.curve
+
+
+def test_resume_keeps_the_size_of_forward_passes_whatever_memory_is_free_then(folder, tmp_path):
+    whole = make_loop(folder, micro_batch_tokens=None, resources=ResourcesConfig(memory_gb_per_worker=1e-6))
+    assert whole.settings.micro_batch_tokens == 16  # one text
+
+    def keep(done: int) -> None:
+        if done == 8:
+            write(tmp_path, snapshot(whole.weights, whole.optimizer), whole.weights, whole.standing(), 0)
+
+    losses = run(whole, keep)
+    again = make_loop(folder, micro_batch_tokens=None)
+    assert again.settings.micro_batch_tokens == 2048
+    again.resume(restore(tmp_path, again.weights, again.optimizer))
+    assert again.settings.micro_batch_tokens == 16
+    assert run(again) == losses[8:]
+    assert same(weights(whole), weights(again))
+
+
+def test_with_dropout_forward_passes_do_not_follow_memory(folder):
+    resources = ResourcesConfig(memory_gb_per_worker=1e-6)
+    loop = make_loop(folder, micro_batch_tokens=None, dropout=0.1, resources=resources)
+    assert (loop.settings.micro_batch_tokens, loop.settings.kept_tokens) == (2048, 0)
 
 
 def test_what_is_kept_in_memory_changes_no_bit(folder):
@@ -165,17 +187,8 @@ def test_figures_have_every_signal(folder):
 
 def poison(loop: Any) -> None:
     """Step 3 gives NaN."""
-    plan = loop.plan
-
-    def batch(step: int) -> Any:
-        loop.bad = step == 3
-        return plan.batch(step)
-
-    loop.plan = type(plan)(plan.steps, batch, plan.policies, plan.longest)
     forward = loop.encoder.forward
-    steps = {"done": 0}
     loop.encoder.forward = lambda texts: forward(texts) * (float("nan") if loop.progress.step == 3 else 1.0)
-    del steps
 
 
 def test_a_bad_step_stops_with_its_examples_and_changes_nothing(folder):
@@ -191,11 +204,18 @@ def test_a_bad_step_stops_with_its_examples_and_changes_nothing(folder):
 
 
 def test_a_bad_step_is_skipped_if_wanted(folder):
-    loop = make_loop(folder, on_bad_step="skip")
+    loop = make_loop(folder, on_bad_step="skip", ema=0.5, max_leap=100.0)
     poison(loop)
     seen: dict[int, Any] = {}
-    run(loop, lambda done: seen.update({done: weights(loop)}))
+    averages: dict[int, Any] = {}
+
+    def keep(done: int) -> None:
+        seen[done], averages[done] = weights(loop), loop.weights.full(averaged=True)
+
+    run(loop, keep)
     assert same(seen[3], seen[4])
+    assert same(averages[3], averages[4])
+    assert not same(averages[4], averages[5])
     assert not same(seen[4], seen[5])
     assert loop.progress.skipped == 1
     assert float(next(iter(loop.optimizer.state.values()))["step"]) == loop.plan.steps - 1

@@ -56,7 +56,7 @@ class GatherJob:
         """The fields that determine the content."""
         loss = self.loss.identity()
         if self.kind == ACTIVATIONS:
-            loss.pop("temperature")
+            loss = {name: loss[name] for name in ("negatives", "precision")}  # inputs of layers know no loss
         return {"sample": self.sample.spec(), "loss": loss, "model": self.source.identity(store)}
 
     def inputs(self, store: Store) -> dict[str, Any]:

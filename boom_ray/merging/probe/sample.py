@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from boom_ray.config.merge import ProbeConfig
 from boom_ray.errors import MergeError
 from boom_ray.hashing import U64, mix64, stream_key
 from boom_ray.model.encoder import Encoder
-from boom_ray.model.losses.policy import Facts, Policy, resolve_policy, step_loss
+from boom_ray.model.losses.policy import Facts, Matryoshka, Policy, resolve_policy, step_loss
 from boom_ray.model.steps import StepSettings, backward, embed, prepare
 from boom_ray.store import Artifact, Store
 
@@ -32,22 +32,26 @@ class LossSettings:
         negatives: most hard negatives per query; texts.
         precision: type of the forward pass, ``bfloat16`` or ``float32``.
         micro_batch_tokens: most tokens of one forward pass; changes nothing beyond rounding and is in no key.
+        matryoshka: widths at which the loss was taken, if members can be cut.
     """
 
     temperature: float
     negatives: int
     precision: str = "float32"
     micro_batch_tokens: int = MICRO_BATCH_TOKENS
+    matryoshka: Matryoshka | None = None
 
     @staticmethod
     def of(training: TrainingConfig) -> LossSettings:
         """The loss of a training configuration."""
         tokens = training.micro_batch_tokens or MICRO_BATCH_TOKENS
-        return LossSettings(training.temperature, training.negatives, training.precision, tokens)
+        widths = Matryoshka.of(training.matryoshka)
+        return LossSettings(training.temperature, training.negatives, training.precision, tokens, widths)
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the loss, as JSON."""
-        return {"temperature": self.temperature, "negatives": self.negatives, "precision": self.precision}
+        kept = {"temperature": self.temperature, "negatives": self.negatives, "precision": self.precision}
+        return kept | ({} if self.matryoshka is None else {"matryoshka": asdict(self.matryoshka)})
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,14 @@ class StepLoss:
 
     def backward(self, encoder: Encoder, batch: Batch) -> float:
         """Add the step's gradients to the parameters' ``grad``; returns its loss."""
-        settings = self.step_settings(encoder)
-        return float(backward(encoder, prepare(batch, settings), self.policies[batch.dataset], settings))
+        settings, policy = self.step_settings(encoder), self.policies[batch.dataset]
+        return float(backward(encoder, prepare(batch, settings), policy, settings, self.settings.matryoshka))
 
     def value(self, encoder: Encoder, batch: Batch) -> float:
         """The step's loss."""
         vectors = embed(encoder, batch.texts, self.step_settings(encoder))[batch.index.to(encoder.device)]
-        return float(step_loss(vectors, Facts.of(batch).to(encoder.device), self.policies[batch.dataset]))
+        facts, policy = Facts.of(batch).to(encoder.device), self.policies[batch.dataset]
+        return float(step_loss(vectors, facts, policy, self.settings.matryoshka))
 
     def step_settings(self, encoder: Encoder) -> StepSettings:
         """How a step is computed."""

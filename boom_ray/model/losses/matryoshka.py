@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from boom_ray.config import MatryoshkaConfig
+from boom_ray.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Matryoshka:
@@ -16,6 +19,13 @@ class Matryoshka:
 
     dimensions: tuple[int, ...]
     weights: tuple[float, ...]
+
+    @staticmethod
+    def of(config: MatryoshkaConfig | None) -> Matryoshka | None:
+        """The configured one, if there is any."""
+        if config is None:
+            return None
+        return Matryoshka(config.dimensions, config.weights or (1.0,) * len(config.dimensions))
 
     def __post_init__(self) -> None:
         """Check that they belong together.
@@ -32,8 +42,10 @@ class Matryoshka:
         """(coordinates, weight) of every loss.
 
         Raises:
-            ValueError: the embedding has fewer coordinates.
+            ModelError: the embedding has fewer coordinates.
         """
         if self.dimensions[0] > dimension:
-            raise ValueError(f"embeddings have {dimension} coordinates, not {self.dimensions[0]}")
+            raise ModelError(
+                f"matryoshka.dimensions has {self.dimensions[0]}; the model's embeddings are {dimension} wide."
+            )
         return tuple(zip(self.dimensions, self.weights, strict=True))

@@ -32,7 +32,7 @@ def step_loss(
         Scalar float32; memory grows with the square of B if the policy has in-batch negatives.
 
     Raises:
-        ValueError: the embeddings have fewer coordinates than the matryoshka.
+        ModelError: the embeddings have fewer coordinates than the matryoshka.
     """
     total = vectors.new_zeros((), dtype=torch.float32)
     with torch.autocast(vectors.device.type, enabled=False):
@@ -67,7 +67,7 @@ def loss_and_gradient(
         Scalar float32 without a graph, and (B, 2+K, d) float32.
 
     Raises:
-        ValueError: the embeddings have fewer coordinates than the matryoshka.
+        ModelError: the embeddings have fewer coordinates than the matryoshka.
     """
     rows = max(1, score_elements // (len(vectors) * (vectors.shape[1] - 1)))
     total = vectors.new_zeros((), dtype=torch.float32)

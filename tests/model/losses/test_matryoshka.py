@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
+from boom_ray.errors import ModelError
 from boom_ray.model.losses import Matryoshka, loss_and_gradient, step_loss
 from tests.model.losses.world import Given, columns, distinct, policy, random_vectors
 
@@ -63,5 +64,5 @@ def test_faulty_sizes(dimensions, weights, text):
 
 
 def test_an_embedding_that_is_too_short():
-    with pytest.raises(ValueError, match="embeddings have 6 coordinates, not 7"):
+    with pytest.raises(ModelError, match=r"matryoshka.dimensions has 7; the model's embeddings are 6 wide"):
         step_loss(random_vectors(2, 0), distinct(2, 0).facts(), policy(), Matryoshka((7,), (1.0,)))
