@@ -1,7 +1,7 @@
 """Attention under transformers' attention interface: faster than its own where that is known.
 
 - `PADDED`: on CPUs plain matrix products beat torch's fused attention for short texts, and in bfloat16 for all but very
-  long ones, by 2 to 12 times (docs/benchmarks.md); on GPUs it is torch's fused attention.
+  long ones, up to 9 times (docs/benchmarks.md); on GPUs it is torch's fused attention.
 - `PACKED`: texts without padding, one after the other (flash-attn 3 or 2 where installed, else torch's own kernel).
 
 Every model that follows transformers' attention interface gets them, encoders and decoders alike. What a kernel cannot

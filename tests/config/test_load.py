@@ -300,6 +300,12 @@ class TestExtends:
         (["training.dropout=0.1", "training.resources.workers=[1,2]"], "with dropout a member depends on"),
         (["model.lora={dropout: 0.1}", "training.resources.workers=[1,2]"], "with dropout a member depends on"),
         (["training.parallelism=fsdp", "training.resources.workers=[1,2]"], "fsdp needs two workers at least"),
+        (["training.parallelism=fsdp"], "fsdp needs two workers at least"),
+        (["training.resources.gpus_per_worker=2"], "a worker computes on one GPU; set workers"),
+        (
+            ["training.resources.gpus_per_worker=0.5", "training.resources.workers=2"],
+            "gpus_per_worker=0.5 with several workers: workers of one member cannot share a GPU",
+        ),
         (
             ["training.negatives=0", "corpus.datasets.0.in_batch=false"],
             "dataset a has only its own negatives (in_batch: false), and training.negatives=0 leaves none",

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from transformers import MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
 from boom_ray.config import DenseConfig, LoraConfig, ModelConfig
 from boom_ray.errors import ModelError
@@ -230,6 +231,26 @@ def test_decoders_keep_no_keys_and_values(qwen):
     encoder = load_encoder(qwen, ModelConfig(pooling="lasttoken"))
     assert encoder.core.config.use_cache is False
     assert len(encoder.blocks()) == 2
+
+
+def test_texts_must_not_be_longer_than_a_table_of_positions(bert, qwen, tmp_path):
+    load_encoder(bert, ModelConfig()).check_length(128)
+    with pytest.raises(ModelError, match=r"positions of 128 tokens, and texts may have 129. Set corpus.max_query_tok"):
+        load_encoder(bert, ModelConfig()).check_length(129)
+    load_encoder(qwen, ModelConfig()).check_length(10**6)  # positions are computed
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    RobertaModel(RobertaConfig(vocab_size=9, max_position_embeddings=34, **shape)).save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path, ModelConfig())
+    encoder.check_length(32)  # two rows of its table are for padding
+    with pytest.raises(ModelError, match="positions of 32 tokens"):
+        encoder.check_length(33)
+
+
+def test_a_model_without_gradient_checkpointing_says_so(tmp_path):
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    MPNetModel(MPNetConfig(vocab_size=9, **shape)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"MPNetModel, which has no gradient checkpointing: set model.gradient_check"):
+        load_encoder(tmp_path, ModelConfig(gradient_checkpointing=True))
 
 
 def test_modules_that_cannot_be_trained_are_refused(bert, tmp_path):

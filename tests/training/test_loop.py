@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boom_ray.config import LoraConfig, MatryoshkaConfig, ModelConfig, ResourcesConfig
-from boom_ray.errors import TrainingError
+from boom_ray.errors import ModelError, TrainingError
 from boom_ray.training.group import Group
 from boom_ray.training.loop import Listeners
 from boom_ray.training.state import restore, snapshot, write
@@ -133,6 +133,18 @@ def test_bfloat16_trains_close_to_float32_with_float32_masters(folder):
     assert all(value.dtype == torch.float32 for value in masters.values())
     assert all(torch.equal(compute[name], value.bfloat16()) for name, value in masters.items())
     assert any(not torch.equal(value, value.bfloat16().float()) for value in masters.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"no_decay": ("nothing.*",)}, "no_decay"),
+        ({"matryoshka": MatryoshkaConfig(dimensions=(33, 8))}, "matryoshka.dimensions has 33; the model's embeddings"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_found_before_workers_wait_for_each_other(folder, changes, message):
+    with pytest.raises(ModelError, match=message):
+        make_loop(folder, **changes)
 
 
 def test_lora_trains_only_adapters_and_lowers_the_loss(folder):

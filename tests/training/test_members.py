@@ -77,6 +77,7 @@ def make_jobs(
             seed=4,
             prompts={},
             max_tokens=64,
+            longest=64,
         )
         for name, rate in rates.items()
     ]
@@ -101,36 +102,57 @@ def test_members_are_queued_fail_alone_and_are_trained_once(ray_cluster, tmp_pat
     assert done["good"].fingerprint != done["other"].fingerprint
 
 
-def kill_worker_once(store: Store, events: list[Event], killed: threading.Event) -> object:
-    """A report that kills one training worker of this session's cluster once a checkpoint has arrived."""
+class KillOnce:
+    """A report that kills one training worker of this session's cluster once some checkpoints have arrived.
 
-    def report(event: Event) -> None:
-        events.append(event)
-        arrived = any(path.read_text().count("step0") for path in Path(store.root).glob("training/*/checkpoint_man*"))
-        if event.stage == "members" and arrived and not killed.is_set():
-            for process in psutil.Process().children(recursive=True):
-                if "RayTrainWorker" in " ".join(process.cmdline()[:1]) or "RayTrainWorker" in process.name():
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.set()
-                    return
+    Args:
+        store: where the member is trained.
+        checkpoints: so many.
+        damage: then cut the files of all but the oldest.
+    """
 
-    return report
+    def __init__(self, store: Store, checkpoints: int = 1, damage: bool = False) -> None:
+        self.runs = Path(store.root) / "training"
+        self.checkpoints, self.damage = checkpoints, damage
+        self.killed = False
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        arrived = sum(path.read_text().count("step0") for path in self.runs.glob("*/checkpoint_man*"))
+        if event.stage != "members" or arrived < self.checkpoints or self.killed:
+            return
+        for process in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(process.cmdline()[:1]) or "RayTrainWorker" in process.name():
+                os.kill(process.pid, signal.SIGKILL)
+                self.killed = True
+                break
+        for path in sorted(self.runs.glob("*/step0*/state-*"))[1:] if self.damage else []:
+            path.write_bytes(path.read_bytes()[:100])
 
 
-def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp_path, base):
+KILLS = {
+    "one": (1, {}, {}),
+    "two": (2, {"dropout": 0.0, "ema": 0.9}, {}),
+    "elastic": ((1, 2), {"dropout": 0.0}, {}),
+    "damaged": (1, {"keep_checkpoints": 4}, {"checkpoints": 4, "damage": True}),
+}
+
+
+@pytest.mark.parametrize("case", KILLS)
+def test_a_killed_worker_continues_and_ends_with_the_same_bytes(ray_cluster, tmp_path, base, case):
+    workers, changes, how = KILLS[case]
     calm = Store(tmp_path / "calm")
-    jobs = make_jobs(calm, base, {"m": 1e-3}, workers=1, times=8)
+    jobs = make_jobs(calm, base, {"m": 1e-3}, workers, times=8, **changes)
     expected = train_members(calm, jobs)["m"]
     rough = Store(tmp_path / "rough")
-    killed = threading.Event()
-    events: list[Event] = []
-    again = train_members(
-        rough, make_jobs(rough, base, {"m": 1e-3}, 1, 8), report=kill_worker_once(rough, events, killed)
-    )
-    assert killed.is_set()
-    assert any("continues at step" in event.note for event in events)
+    report = KillOnce(rough, **how)
+    again = train_members(rough, make_jobs(rough, base, {"m": 1e-3}, workers, 8, **changes), report=report)
+    assert report.killed
+    assert any("continues at step" in event.note for event in report.events)
     assert again["m"].figures["resumed_at"] > 0
     assert again["m"].fingerprint == expected.fingerprint
+    assert not (tmp_path / "rough" / "training" / jobs[0].key).exists()
 
 
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])

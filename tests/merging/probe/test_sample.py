@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boom_ray.artifacts.tokens import TokenDataset
-from boom_ray.config import LossConfig
+from boom_ray.config import LossConfig, MatryoshkaConfig, TrainingConfig
 from boom_ray.errors import MergeError
-from boom_ray.merging.probe.sample import draw, spread
+from boom_ray.merging.probe.sample import LossSettings, draw, spread
 from tests.merging.probe.world import LOSS
 from tests.token_corpus import write_tokens
 
@@ -96,3 +96,10 @@ def test_a_sample_of_a_corpus_artifact(world):
         batch = sample.batch(index)
         assert (batch.dataset, batch.size) == (step.dataset, len(step.rows))
         assert np.array_equal(batch.ids, sample.reader.corpus[step.dataset].ids[step.rows])
+
+
+def test_widths_that_members_were_trained_at_belong_to_the_loss():
+    plain = LossSettings.of(TrainingConfig())
+    cut = LossSettings.of(TrainingConfig(matryoshka=MatryoshkaConfig(dimensions=(16, 4))))
+    assert plain.identity() == {"temperature": 0.02, "negatives": 7, "precision": "bfloat16"}
+    assert cut.identity() == plain.identity() | {"matryoshka": {"dimensions": (16, 4), "weights": (1.0, 1.0)}}

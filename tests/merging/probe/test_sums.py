@@ -9,7 +9,7 @@ from torch import nn
 
 from boom_ray.errors import MergeError
 from boom_ray.merging.probe.sums import ActivationSums, FisherSums, equal_lengths
-from boom_ray.model.losses.policy import Facts, Policy, step_loss
+from boom_ray.model.losses.policy import Facts, Matryoshka, Policy, step_loss
 from boom_ray.model.texts import padded
 from tests.merging.probe.world import LOSS
 
@@ -51,6 +51,17 @@ def test_fisher_is_the_square_of_summed_gradients_per_step(world, running, batch
     for key, value in sums.tensors.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-6 * float(expected[key].max()) + 1e-12)
     assert all(one.grad is None for one in running.trainable().values())
+
+
+def test_members_that_can_be_cut_are_looked_at_with_the_loss_of_every_width(world, running, batches):
+    widths = Matryoshka((16, 4), (1.0, 0.5))
+    loss, batch = world.sample().step_loss(replace(LOSS, matryoshka=widths)), batches[0]
+    vectors = running.encoder(padded(batch.texts, running.encoder.pad_id))[batch.index]
+    expected = float(step_loss(vectors, Facts.of(batch), loss.policies[batch.dataset], widths))
+    assert loss.value(running.encoder, batch) == pytest.approx(expected, rel=1e-5)
+    assert loss.backward(running.encoder, batch) == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(world.loss.value(running.encoder, batch), rel=1e-2)
+    running.encoder.zero_grad()
 
 
 def test_fisher_of_single_examples_is_the_mean_square_of_their_gradients(world, running):
