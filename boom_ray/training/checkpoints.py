@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import ray.train
@@ -35,6 +36,8 @@ class Checkpoints:
         """Start the clock."""
         self.loop, self.config = loop, config
         self.last_step, self.last_time = loop.progress.step, time.monotonic()
+        # Ray keeps count of folders by name, and after an older checkpoint was taken, steps come a second time
+        self.attempt = loop.group.from_first(uuid.uuid4().hex[:8])
         self._arrived = threading.Event()
         self._arrived.set()
 
@@ -47,19 +50,23 @@ class Checkpoints:
         last = ray.train.get_checkpoint()
         fault = None if last is None else self._try(last)
         if last is not None and fault is not None:
-            for report in reversed(ray.train.get_all_reported_checkpoints(COMMITTED)):
-                if report.checkpoint.path == last.path:
-                    continue
-                log.warning("%s An older one is tried.", fault)
-                if self._try(report.checkpoint) is None:
-                    break
-            else:
-                raise TrainingError(
-                    f"{fault} There is no older one. Remove the folder {Path(last.path).parent} and run again: the "
-                    f"member begins anew."
-                )
+            self._restore_older(last, fault)
         self.last_step = self.loop.progress.step
         return self.last_step
+
+    def _restore_older(self, last: ray.train.Checkpoint, fault: str) -> None:
+        for report in reversed(ray.train.get_all_reported_checkpoints(COMMITTED)):
+            if report.checkpoint.path == last.path:
+                continue
+            log.warning("%s The one before it is taken.", fault)
+            older = self._try(report.checkpoint)
+            if older is None:
+                return
+            fault = older
+        raise TrainingError(
+            f"{fault} There is no older one. Remove the folder {Path(last.path).parent} and run again: the member "
+            f"begins anew."
+        )
 
     def _try(self, checkpoint: ray.train.Checkpoint) -> str | None:
         """Go on from a checkpoint on all workers; what is wrong with it on any of them."""
@@ -91,9 +98,9 @@ class Checkpoints:
     def _take(self, step: int) -> None:
         loop = self.loop
         loop.check()  # nothing bad is kept, and the host must wait for the device here anyway
-        progress = loop.standing()
+        progress, name = loop.standing(), f"step{step:09d}-{self.attempt}"
         if loop.group.rank >= loop.weights.holders:
-            ray.train.report({"step": step}, checkpoint_dir_name=f"step{step:09d}")
+            ray.train.report({"step": step}, checkpoint_dir_name=name)
             return
         self._arrived.wait()
         self._arrived.clear()
@@ -111,7 +118,7 @@ class Checkpoints:
         ray.train.report(
             {"step": step},
             checkpoint=ray.train.Checkpoint.from_directory(new_draft(Path(tempfile.gettempdir()), "boom-checkpoint-")),
-            checkpoint_dir_name=f"step{step:09d}",
+            checkpoint_dir_name=name,
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
             checkpoint_upload_fn=upload,

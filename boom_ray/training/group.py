@@ -67,7 +67,7 @@ class Group:
         most = max(own for own, _ in everyone)
         return most, min(most if kept == own else kept for own, kept in everyone)
 
-    def from_first(self, value: bool) -> bool:
+    def from_first(self, value: T) -> T:
         """Rank 0's value, on all ranks."""
         return value if self.workers == 1 else self._all(value)[0]
 

@@ -57,7 +57,7 @@ def test_members_that_can_be_cut_are_looked_at_with_the_loss_of_every_width(worl
     widths = Matryoshka((16, 4), (1.0, 0.5))
     loss, batch = world.sample().step_loss(replace(LOSS, matryoshka=widths)), batches[0]
     vectors = running.encoder(padded(batch.texts, running.encoder.pad_id))[batch.index]
-    expected = float(step_loss(vectors, Facts.of(batch), loss.policies[batch.dataset], widths))
+    expected = step_loss(vectors, Facts.of(batch), loss.policies[batch.dataset], widths).item()
     assert loss.value(running.encoder, batch) == pytest.approx(expected, rel=1e-5)
     assert loss.backward(running.encoder, batch) == pytest.approx(expected, rel=1e-5)
     assert expected != pytest.approx(world.loss.value(running.encoder, batch), rel=1e-2)
