@@ -30,6 +30,8 @@ def write_job(folder: Path, rows: int = 240, **changes: Any) -> Path:
         "name": "tiny",
         "store": str(folder / "store"),
         "corpus": {
+            "max_query_tokens": 64,  # the base has positions for 128
+            "max_passage_tokens": 64,
             "datasets": [
                 {"name": "pairs", "source": str(data["pairs"]), "task_type": "retrieval"},
                 {"name": "topics", "source": str(data["topics"]), "task_type": "classification", "label_negatives": 2},
