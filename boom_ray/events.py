@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+SCORES_OF_MEMBERS = "scores of members"
+"""The stage of scores that come while members train."""
+
 
 @dataclass(frozen=True)
 class Event:
     """Progress of one unit of work.
 
     Attributes:
-        stage: ``corpus``, ``bags``, ``members``, ``merge`` or ``scores``.
+        stage: ``corpus``, ``contamination``, ``bags``, ``members``, ``merge`` or ``scores``.
         unit: what inside the stage: a dataset, member, or model/task.
         done: how much is done, in ``total``'s unit; ``done == total`` ends the unit.
         total: how much there is (steps, rows, bytes, tasks); 0 when unknown.

@@ -35,7 +35,7 @@ def write_job(folder: Path, rows: int = 240, **changes: Any) -> Path:
             "datasets": [
                 {"name": "pairs", "source": str(data["pairs"]), "task_type": "retrieval"},
                 {"name": "topics", "source": str(data["topics"]), "task_type": "classification", "label_negatives": 2},
-            ]
+            ],
         },
         "model": {"base": str(make_tiny_model(folder / "base"))},
         "bags": {"ratios": [0.5, 1.0]},

@@ -20,6 +20,7 @@ from boom_ray.store import Artifact, Store
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 TOKEN_FILE = "tokens.arrow"
+EXAMPLE_FILE = "examples.parquet"  # the texts, row by row; schema `EXAMPLES` of `boom_ray.corpus.schema`
 PART = "part"
 ROLES = ("positive", "negative")
 

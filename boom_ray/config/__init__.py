@@ -2,8 +2,9 @@
 
 from boom_ray.config.bags import BagConfig, BagsConfig, MixtureConfig
 from boom_ray.config.cluster import ClusterConfig, TrackingConfig
-from boom_ray.config.corpus import ColumnsConfig, CorpusConfig, DatasetConfig, EmbeddedConfig
-from boom_ray.config.evaluation import EvaluationConfig, TaskConfig
+from boom_ray.config.corpus import ColumnsConfig, CorpusConfig, DatasetConfig, EmbeddedConfig, NearDuplicatesConfig
+from boom_ray.config.evaluate_job import EvaluateJobConfig, ModelEntry
+from boom_ray.config.evaluation import BenchmarkConfig, EvaluationConfig, TaskConfig
 from boom_ray.config.load import load_config, to_yaml
 from boom_ray.config.loss import LossConfig
 from boom_ray.config.merge import MergeConfig, ProbeConfig, RuleConfig
@@ -16,12 +17,14 @@ from boom_ray.config.training import MatryoshkaConfig, ProgressScoresConfig, Res
 __all__ = [
     "BagConfig",
     "BagsConfig",
+    "BenchmarkConfig",
     "ClusterConfig",
     "ColumnsConfig",
     "CorpusConfig",
     "DatasetConfig",
     "DenseConfig",
     "EmbeddedConfig",
+    "EvaluateJobConfig",
     "EvaluationConfig",
     "LoraConfig",
     "LossConfig",
@@ -31,6 +34,8 @@ __all__ = [
     "MergeJobConfig",
     "MixtureConfig",
     "ModelConfig",
+    "ModelEntry",
+    "NearDuplicatesConfig",
     "ProbeConfig",
     "ProgressScoresConfig",
     "ResourcesConfig",

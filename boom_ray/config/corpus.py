@@ -123,6 +123,20 @@ class EmbeddedConfig(Section):
         return self
 
 
+class NearDuplicatesConfig(Section):
+    """When two texts count as nearly the same, see `boom_ray.near_duplicates`."""
+
+    threshold: float = Field(
+        0.8,
+        ge=0.5,
+        le=1,
+        description="least share of common runs of five characters, case and punctuation aside; 1 = the same runs",
+    )
+    min_characters: int = Field(
+        20, ge=5, description="shorter texts, punctuation aside, are compared for equality only; characters"
+    )
+
+
 class CorpusConfig(Section):
     """All datasets of a run and how they are cleaned and tokenised."""
 
@@ -136,6 +150,9 @@ class CorpusConfig(Section):
     decontaminate: bool = Field(
         True, description="drop examples whose query or positive is a text of an evaluation set"
     )
+    near_duplicates: NearDuplicatesConfig | None = Field(
+        None, description="drop examples whose query or positive is nearly such a text, too; {} = the defaults"
+    )
     embedded: EmbeddedConfig = Field(EmbeddedConfig(), description="the built-in text, if a source is embedded:NAME")
     fragment_mb: int = runtime(32, "bytes read by one Ray task at a time; MiB", ge=1)
 
@@ -145,4 +162,12 @@ class CorpusConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"dataset names must be unique; used twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _near_needs_exact(self) -> Self:
+        if self.near_duplicates is not None and not self.decontaminate:
+            raise KeyedError(
+                "near_duplicates", "decontaminate=false keeps evaluation texts; set it to true, or leave out"
+            )
         return self

@@ -19,12 +19,19 @@ class TaskConfig(Section):
     path: str | None = Field(None, description="folder with the task's files, or embedded:NAME; null: mteb's task NAME")
     type: EvalType | None = Field(None, description="form of the folder; needed with path")
     split: str = Field("test", description="split to evaluate")
+    extra_splits: tuple[str, ...] = Field((), description="more splits of mteb's task; its score is the mean over all")
     subsets: tuple[str, ...] = Field((), description="subsets (languages) of mteb's task to evaluate; empty: all")
+    overlaps: tuple[str, ...] = runtime(
+        (), "training datasets of the same source: a model trained on one of them is in domain here"
+    )
     instruction: str = Field("", description="instruction of the queries, put into the model's query_template")
     passage_instruction: str = Field("", description="instruction of the passages, for the model's passage_template")
     score_range: tuple[float, float] = Field((0.0, 5.0), description="lowest and highest score of an sts folder")
     max_clustered: int = Field(
         16_384, ge=2, description="most texts of a clustering folder that are embedded, drawn by seed; texts"
+    )
+    size: int | None = Field(
+        None, ge=2, description="most queries or rows of a folder, for quick proxies in sweeps; null: all"
     )
     language: str = Field(
         "eng-Latn",
@@ -41,11 +48,24 @@ class TaskConfig(Section):
     def _folder_has_type(self) -> Self:
         if self.path is not None and self.type is None:
             raise ValueError(f"task {self.name}: a folder needs its type")
-        if self.path is not None and self.subsets:
-            raise ValueError(f"task {self.name}: a folder has no subsets")
+        if self.path is not None and (self.subsets or self.extra_splits):
+            raise ValueError(f"task {self.name}: a folder has no subsets and one split")
+        if self.path is None and self.size is not None:
+            raise ValueError(f"task {self.name}: mteb's own tasks have no size; save it as a folder and set its path")
         if self.score_range[0] >= self.score_range[1]:
             raise ValueError(f"task {self.name}: score_range must be [lowest, highest] with lowest < highest")
         return self
+
+
+class BenchmarkConfig(Section):
+    """One of mteb's benchmarks; its tasks join a group."""
+
+    name: str = Field(description="as mteb calls it, e.g. MTEB(eng, v2), MTEB(Code, v1), RTEB(beta)")
+    group: Literal["in_domain", "out_of_domain"] = Field(
+        "out_of_domain", description="which tasks they are reported as"
+    )
+    types: tuple[str, ...] = Field((), description="only tasks of these mteb types, e.g. Retrieval; empty: all")
+    without: tuple[str, ...] = Field((), description="names of tasks to leave out")
 
 
 class EvaluationConfig(Section):
@@ -53,6 +73,7 @@ class EvaluationConfig(Section):
 
     in_domain: tuple[TaskConfig, ...] = Field((), description="tasks like those trained on")
     out_of_domain: tuple[TaskConfig, ...] = Field((), description="tasks unlike those trained on")
+    benchmarks: tuple[BenchmarkConfig, ...] = Field((), description="whole benchmarks of mteb; tasks above go first")
     selection: tuple[TaskConfig, ...] = Field(
         (), description="tasks that greedy_soup chooses members by; never reported, so that no score is chosen"
     )

@@ -24,9 +24,9 @@ def dataset_figures(read: dict[str, int], sealed: dict[str, Any]) -> dict[str, A
         sealed: what the second pass counted (`boom_ray.corpus.seal.part_figures`).
 
     Returns:
-        ``read`` = ``rows`` + ``duplicates`` + ``overlapping`` + all of ``rejected`` + all of ``set_aside``, in rows;
-        ``negatives`` left out by reason, in texts; ``mean_tokens`` per text by role; ``taught``, the examples read
-        whose positives and negatives have a teacher's scores.
+        ``read`` = ``rows`` + ``duplicates`` + ``overlapping`` + ``near_duplicates`` + all of ``rejected`` + all of
+        ``set_aside``, in rows; ``negatives`` left out by reason, in texts; ``mean_tokens`` per text by role;
+        ``taught``, the examples read whose positives and negatives have a teacher's scores.
     """
     tokens = sealed["tokens"]
     roles = (("query", "queries"), ("positive", "positives"), ("negative", "negatives"))
@@ -36,6 +36,8 @@ def dataset_figures(read: dict[str, int], sealed: dict[str, Any]) -> dict[str, A
         "duplicates": sealed["duplicates"],
         "overlapping": sealed["overlapping"],
         "overlapping_by_task": sealed["overlapping_by_task"],
+        "near_duplicates": sealed["near_duplicates"],
+        "near_duplicates_by_task": sealed["near_duplicates_by_task"],
         "rejected": {name.removeprefix(REJECTED): n for name, n in sorted(read.items()) if name.startswith(REJECTED)},
         "set_aside": sealed["set_aside"] | ({BELOW: read[BELOW]} if read.get(BELOW) else {}),
         "negatives_left_out": {
@@ -58,6 +60,8 @@ def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     reasons = [f"{reason}: {count}" for reason, count in facts["rejected"].items()]
     reasons += [f"{reason}: {count}" for reason, count in facts["set_aside"].items()]
     reasons += [f"overlaps {task}: {count}" for task, count in facts["overlapping_by_task"].items()]
+    near = facts.get("near_duplicates_by_task", {})  # artifacts of earlier versions have none
+    reasons += [f"near-duplicates of {task}: {count}" for task, count in near.items()]
     reasons += [f"negatives {reason}: {count}" for reason, count in facts["negatives_left_out"].items()]
     return {
         "dataset": name,
@@ -68,6 +72,7 @@ def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
         "kept": facts["rows"],
         "duplicate": facts["duplicates"],
         "overlapping": facts["overlapping"],
+        "near-duplicate": facts.get("near_duplicates", 0),
         "rejected": sum(facts["rejected"].values()),
         "set aside": sum(facts["set_aside"].values()),
         "tokens/query": facts["mean_tokens"]["query"],
@@ -79,6 +84,7 @@ def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
 def empty_message(name: str, facts: dict[str, Any]) -> str:
     """The error text of a dataset that keeps no row."""
     left = {"duplicate": facts["duplicates"], "in an evaluation set": facts["overlapping"]}
+    left["nearly in an evaluation set"] = facts["near_duplicates"]
     left |= facts["rejected"] | facts["set_aside"]
     reasons = ", ".join(f"{reason}: {count}" for reason, count in left.items() if count)
     return (

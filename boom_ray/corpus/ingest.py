@@ -8,6 +8,7 @@ divided into files and fragments and on however many workers.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import boom_ray.runtime
 from boom_ray.artifacts.tokens import PART
 from boom_ray.config import CorpusConfig, DatasetConfig
 from boom_ray.corpus.counts import check_scores, check_taught, dataset_figures, empty_message
-from boom_ray.corpus.decontaminate import EvaluationTexts, held_out_digest
+from boom_ray.corpus.decontaminate import EvaluationTexts, NearTexts, held_out_digest, near_texts_digest
 from boom_ray.corpus.seal import Sealing, SealPlan, choose_pools, part_figures, seal
 from boom_ray.corpus.sources import SourceFile, fragments, locate, source_digest
 from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, TAUGHT, ReadPlan, Stage, bucket_count, stage
@@ -30,6 +31,7 @@ __all__ = ["EvaluationTexts", "TokenizerSpec", "ingest"]
 DATASET = "dataset"
 CORPUS = "corpus"
 REJECTS_FILE = "rejects.jsonl"
+TextsByTask = Mapping[str, Sequence[str]]
 FORMAT = 2  # raise it when the same spec gives another content
 _ELSEWHERE = (
     "name",
@@ -59,6 +61,7 @@ def ingest(
     model: TokenizerSpec,
     held_out: EvaluationTexts,
     report: Report = silent,
+    near_texts: TextsByTask | None = None,
 ) -> Artifact:
     """Clean, deduplicate, decontaminate and tokenise all datasets; those that the store has are not read again.
 
@@ -70,6 +73,7 @@ def ingest(
         model: tokenizer and templates.
         held_out: sorted keys (`boom_ray.hashing.normalized_text_key`) of the evaluation texts by task.
         report: takes progress; units are datasets, counted in fragments and parts.
+        near_texts: the evaluation texts themselves by task; needed, and used, if ``config.near_duplicates`` is set.
 
     Returns:
         Artifact of kind ``corpus``. Figures: ``datasets`` (name to counts, see `boom_ray.corpus.counts`) and ``parts``
@@ -82,20 +86,24 @@ def ingest(
         StoreError: the store cannot be written.
     """
     texts = held_out if config.decontaminate else {}
-    plans = [_plan(dataset, config, model, texts) for dataset in config.datasets]
+    assert config.near_duplicates is None or near_texts is not None
+    near = near_texts or {}
+    plans = [_plan(dataset, config, model, texts, near) for dataset in config.datasets]
     done = {plan.key: _stored(store, plan.key) for plan in plans}
     for plan in plans:
         if (artifact := done[plan.key]) is not None:
             report(Event("corpus", plan.dataset.name, 1, 1, {"rows": artifact.figures["rows"]}, "cached"))
     missing = list({plan.key: plan for plan in plans if done[plan.key] is None}.values())
-    made = _make(store, missing, config, model, texts, report) if missing else {}
+    made = _make(store, missing, config, model, texts, near, report) if missing else {}
     artifacts = {key: artifact or made[key] for key, artifact in done.items()}
     for plan in plans:
         check_taught(plan.dataset, artifacts[plan.key].figures[TAUGHT])  # it may have been made for another loss
     return _corpus(store, plans, artifacts)
 
 
-def _plan(dataset: DatasetConfig, config: CorpusConfig, model: TokenizerSpec, held_out: EvaluationTexts) -> _Plan:
+def _plan(
+    dataset: DatasetConfig, config: CorpusConfig, model: TokenizerSpec, held_out: EvaluationTexts, near: TextsByTask
+) -> _Plan:
     files = locate(dataset)
     spec = {name: value for name, value in dataset.identity().items() if name not in _ELSEWHERE}
     spec |= {
@@ -107,7 +115,11 @@ def _plan(dataset: DatasetConfig, config: CorpusConfig, model: TokenizerSpec, he
         "on_bad_row": config.on_bad_row,
         **model.identity(),
     }
-    return _Plan(dataset, files, spec, {"source": source_digest(files), "held_out": held_out_digest(held_out)})
+    inputs = {"source": source_digest(files), "held_out": held_out_digest(held_out)}
+    if config.near_duplicates is not None:  # without, keys stay what they were before there was such a thing
+        spec["near_duplicates"] = config.near_duplicates.identity()
+        inputs["near_texts"] = near_texts_digest(near)
+    return _Plan(dataset, files, spec, inputs)
 
 
 def _stored(store: Store, key: str) -> Artifact | None:
@@ -124,6 +136,7 @@ def _make(
     config: CorpusConfig,
     model: TokenizerSpec,
     held_out: EvaluationTexts,
+    near: TextsByTask,
     report: Report,
 ) -> dict[str, Artifact]:
     """Both passes over datasets that are new; returns their artifacts by key."""
@@ -142,7 +155,8 @@ def _make(
     progress = _Progress(report, {plan.key: plan.dataset.name for plan in plans})
     progress.expect({plan.key: len(own) for plan, own in zip(plans, pieces, strict=True)})
     staged = stage(store, read_plans, [piece for own in pieces for piece in own], progress.fragments)
-    sealing = Sealing(store, staged, model, held_out)
+    settings = config.near_duplicates
+    sealing = Sealing(store, staged, model, held_out, NearTexts.of(near, settings) if settings else None)
     try:
         for plan in plans:
             check_scores(plan.dataset, staged.counts(plan.key))

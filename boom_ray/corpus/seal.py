@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from boom_ray.artifacts.tokens import PART, TOKEN_FILE
+from boom_ray.artifacts.tokens import EXAMPLE_FILE, PART, TOKEN_FILE
 from boom_ray.config import DatasetConfig
-from boom_ray.corpus.decontaminate import Bools, EvaluationTexts, overlaps
+from boom_ray.corpus.decontaminate import Bools, EvaluationTexts, NearTexts, near_overlaps, overlaps
 from boom_ray.corpus.labels import Pools, contrast, make_pools
 from boom_ray.corpus.schema import EXAMPLES, TOKENS
 from boom_ray.corpus.staging import Stage, no_space
@@ -24,7 +24,6 @@ from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules, tokenize
 from boom_ray.errors import DataError
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
-EXAMPLE_FILE = "examples.parquet"
 ROWS_PER_BATCH = 8192
 SINGLE = "only text of its label"
 FORMAT = 1  # raise it when the same rows give other parts
@@ -39,12 +38,14 @@ class Sealing:
         stage: the finished first pass.
         tokenizer: tokenizer and templates.
         held_out: keys of the evaluation sets' texts by task.
+        near: those texts themselves, if what is nearly one of them is left out, too.
     """
 
     store: Store
     stage: Stage
     tokenizer: TokenizerSpec
     held_out: EvaluationTexts
+    near: NearTexts | None = None
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,25 @@ def choose_pools(sealing: Sealing, plan: SealPlan) -> Pools:
     """
     buckets = sealing.stage.buckets(plan.key)
     columns = ["id", "query", "positives", "label"]
-    tables = (_kept(sealing.stage.read(plan.key, bucket, columns), sealing.held_out) for bucket in buckets)
+    tables = (_clean(_distinct(sealing.stage.read(plan.key, bucket, columns)), sealing)[0] for bucket in buckets)
     try:
         return make_pools(tables)
     except DataError as error:
         raise DataError(f"Dataset {plan.dataset.name}: {error}") from None
 
 
-def _kept(table: pa.Table, held_out: EvaluationTexts) -> pa.Table:
-    table = _distinct(table)
-    return table.filter(pa.array(~_union(table.num_rows, overlaps(table, held_out))))
+def _clean(examples: pa.Table, sealing: Sealing) -> tuple[pa.Table, dict[str, Bools], dict[str, Bools]]:
+    """The examples without those that overlap with evaluation sets.
+
+    Returns:
+        What is kept; which of all rows overlap, by task; which of those that do not are near-duplicates, by task.
+    """
+    exact = overlaps(examples, sealing.held_out)
+    examples = examples.filter(pa.array(~_union(examples.num_rows, exact)))
+    if sealing.near is None:
+        return examples, exact, {}
+    near = near_overlaps(examples, sealing.near)
+    return examples.filter(pa.array(~_union(examples.num_rows, near))), exact, near
 
 
 def seal(sealing: Sealing, plan: SealPlan, bucket: str, pools: Pools | None) -> Artifact:
@@ -118,10 +128,8 @@ def seal(sealing: Sealing, plan: SealPlan, bucket: str, pools: Pools | None) -> 
 
 def _build(draft: Draft, sealing: Sealing, plan: SealPlan, bucket: str, pools: Pools | None) -> None:
     staged = sealing.stage.read(plan.key, bucket)
-    examples = _distinct(staged)
-    hits = overlaps(examples, sealing.held_out)
-    duplicates = staged.num_rows - examples.num_rows
-    examples = examples.filter(pa.array(~_union(examples.num_rows, hits)))
+    distinct = _distinct(staged)
+    examples, exact, near = _clean(distinct, sealing)
     figures: Counter[str] = Counter()
     content = 0
     writers = _Writers(draft.path)
@@ -133,14 +141,23 @@ def _build(draft: Draft, sealing: Sealing, plan: SealPlan, bucket: str, pools: P
             content = (content + content_sum(tokens)) % (1 << 128)
     draft.figures = {
         "rows": figures.pop("rows", 0),
-        "duplicates": duplicates,
-        "overlapping": int(_union(len(next(iter(hits.values()), [])), hits).sum()),
-        "overlapping_by_task": {task: int(hit.sum()) for task, hit in hits.items()},
+        "duplicates": staged.num_rows - distinct.num_rows,
+        **_counted("overlapping", exact),
+        **_counted("near_duplicates", near),
         "set_aside": {SINGLE: figures.pop(SINGLE)} if figures[SINGLE] else {},
         "tokens": {name: figures[name] for name in _SIZES},
         "content": f"{content:032x}",
     }
     draft.fingerprint = draft.figures["content"]
+
+
+def _counted(name: str, hits: dict[str, Bools]) -> dict[str, Any]:
+    """How many rows there are, and how many of each task; a row can be of several."""
+    rows = len(next(iter(hits.values()), []))
+    return {
+        name: int(_union(rows, hits).sum()),
+        f"{name}_by_task": {task: int(hit.sum()) for task, hit in hits.items()},
+    }
 
 
 def _batches(
@@ -237,15 +254,16 @@ def _nested_bytes(lists: pa.ListArray) -> Iterator[bytes]:
 
 
 def part_figures(parts: list[Artifact]) -> dict[str, Any]:
-    """Figures of all parts of a dataset together."""
-    total: dict[str, Any] = {name: sum(part.figures[name] for part in parts) for name in _SUMS}
-    for name in ("overlapping_by_task", "set_aside", "tokens"):
+    """Figures of all parts of a dataset together; parts of earlier versions know no near-duplicates and have none."""
+    total: dict[str, Any] = {name: sum(part.figures.get(name, 0) for part in parts) for name in _SUMS}
+    for name in _TABLES:
         merged: Counter[str] = Counter()
         for part in parts:
-            merged.update(part.figures[name])
+            merged.update(part.figures.get(name, {}))
         total[name] = dict(sorted(merged.items()))
     total["content"] = f"{sum(int(part.figures['content'], 16) for part in parts) % (1 << 128):032x}"
     return total
 
 
-_SUMS = ("rows", "duplicates", "overlapping")
+_SUMS = ("rows", "duplicates", "overlapping", "near_duplicates")
+_TABLES = ("overlapping_by_task", "near_duplicates_by_task", "set_aside", "tokens")

@@ -13,6 +13,7 @@ import numpy as np
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.folders import read_folder, task_files
+from boom_ray.evaluation.proxies import VERSION, load_data
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.hashing import U64, file_digest, normalized_text_key
 
@@ -25,11 +26,15 @@ def check_tasks(config: EvaluationConfig) -> None:
     Raises:
         EvaluationError: names file and line of every faulty folder, and every task that mteb does not know.
     """
-    task_sizes(config.all_tasks)
+    task_sizes(config.all_tasks, config.seed)
 
 
-def task_sizes(tasks: Iterable[TaskConfig]) -> dict[str, int]:
+def task_sizes(tasks: Iterable[TaskConfig], seed: int = 0) -> dict[str, int]:
     """Characters that each task makes a model encode, checking the tasks on the way; mteb's own count as endless.
+
+    Args:
+        tasks: what to check.
+        seed: which rows proxies have; to tell what is large, any will do.
 
     Raises:
         EvaluationError: see `check_tasks`.
@@ -38,7 +43,7 @@ def task_sizes(tasks: Iterable[TaskConfig]) -> dict[str, int]:
     faults: list[str] = []
     for task in tasks:
         try:
-            sizes[task.name] = _check_named(task) if task.path is None else _check_folder(task)
+            sizes[task.name] = _check_named(task) if task.path is None else _check_folder(task, seed)
         except EvaluationError as error:
             faults.append(str(error))
     if faults:
@@ -46,8 +51,8 @@ def task_sizes(tasks: Iterable[TaskConfig]) -> dict[str, int]:
     return sizes
 
 
-def _check_folder(task: TaskConfig) -> int:
-    return sum(map(len, read_folder(task).encoded()))
+def _check_folder(task: TaskConfig, seed: int) -> int:
+    return sum(map(len, load_data(task, seed).encoded()))
 
 
 def _check_named(task: TaskConfig) -> int:
@@ -61,9 +66,10 @@ def _check_named(task: TaskConfig) -> int:
         raise EvaluationError(
             f"mteb {mteb.__version__} has no task {task.name}; {hint} A folder of your own needs a path."
         )
-    if task.split not in found.eval_splits:
+    wrong = next((split for split in (task.split, *task.extra_splits) if split not in found.eval_splits), None)
+    if wrong is not None:
         splits = ", ".join(found.eval_splits)
-        raise EvaluationError(f"mteb's task {task.name} has no split {task.split}; set split to one of: {splits}.")
+        raise EvaluationError(f"mteb's task {task.name} has no split {wrong}; set split to one of: {splits}.")
     unknown = set(task.subsets) - set(found.hf_subsets)
     if unknown:
         known = ", ".join(found.hf_subsets)
@@ -90,10 +96,14 @@ def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> d
         spec |= {"type": task.type, "language": task.language, "data": _digests(task)}
     if task.subsets:
         spec["subsets"] = sorted(task.subsets)
+    if task.extra_splits:
+        spec["extra_splits"] = sorted(task.extra_splits)
     if task.type == "sts":
         spec["score_range"] = list(task.score_range)
     if task.type == "clustering":
         spec["max_clustered"] = task.max_clustered
+    if task.size is not None:
+        spec["proxy"] = {"size": task.size, "version": VERSION}
     if model.has_templates:
         spec["prompts"] = [
             *(model.query_template, model.passage_template),

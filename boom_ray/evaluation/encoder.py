@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,12 @@ from sentence_transformers import SentenceTransformer
 from boom_ray.config import TaskConfig
 from boom_ray.config.model import TASK, TEXT
 from boom_ray.errors import EvaluationError, ModelError
+from boom_ray.evaluation.embedder import F32, blocks, make_embedder
 from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.sharing import Sharer
 from boom_ray.model.folder import check_folder
+
+MEMO_BYTES = 1 << 30
 
 
 def load_model(path: str, precision: Literal["float32", "bfloat16"], device: str = "cpu") -> SentenceTransformer:
@@ -40,18 +45,22 @@ def load_model(path: str, precision: Literal["float32", "bfloat16"], device: str
 
 
 class Encoder(SentenceTransformerEncoderWrapper):  # type: ignore[misc]  # mteb is untyped here
-    """mteb's wrapper, except that equal texts of one call are encoded once and embeddings are checked.
+    """mteb's wrapper of a model, with our forward pass, checks, prompts on record, and no text embedded twice.
 
     Attributes:
         used_prompts: what stood before the texts of the last task, by role (``query``, ``document`` or ``text``).
+        sharer: who else may embed blocks of many texts.
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: SentenceTransformer, batch_size: int = 64) -> None:
         """Wrap a loaded model; its stored prompts apply until `use_prompts` is called."""
         super().__init__(model)
         self.stored_prompts = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt is not None}
         self.used_prompts: dict[str, str] = {}
         self.model_prompts = self.stored_prompts
+        self.embedder = make_embedder(model, batch_size)
+        self.sharer: Sharer | None = None
+        self._known = Memo()
 
     def use_prompts(self, prompts: Mapping[str, str] | None) -> None:
         """Take these prompts, in mteb's naming, or with None those stored in the model's folder; start a new record."""
@@ -68,24 +77,68 @@ class Encoder(SentenceTransformerEncoderWrapper):  # type: ignore[misc]  # mteb 
             EvaluationError: an embedding holds NaN or infinity.
         """
         texts = [text for batch in inputs for text in batch["text"]]
-        unique = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         name = self.get_prompt_name(task_metadata, prompt_type)
-        prompt = (self.model_prompts or {}).get(name or "")
-        default = self.stored_prompts.get(self.model.default_prompt_name or "", "")
-        self.used_prompts[prompt_type.value if prompt_type else "text"] = default if prompt is None else prompt
-        options = {key: kwargs[key] for key in ("batch_size", "show_progress_bar") if key in kwargs}
-        vectors = np.asarray(self._function(prompt_type)(list(unique), prompt=prompt, **options), dtype=np.float32)
-        if not np.isfinite(vectors).all():
-            bad = next(text for text, number in unique.items() if not np.isfinite(vectors[number]).all())
+        prompt = self._prompt((self.model_prompts or {}).get(name or ""), prompt_type)
+        self.used_prompts[prompt_type.value if prompt_type else "text"] = prompt
+        return self._known.look_up(texts, prompt, self._embed)
+
+    def _embed(self, texts: Sequence[str], prompt: str) -> F32:
+        """All blocks of the texts, here or, with a sharer, also elsewhere."""
+        places = blocks(texts)
+        pieces = [[texts[place] for place in own] for own in places]
+        if self.sharer is not None and len(pieces) > 1:
+            found = self.sharer.run(pieces, prompt, self.embed_block)
+        else:
+            found = [self.embed_block(piece, prompt) for piece in pieces]
+        vectors = np.empty((len(texts), found[0].shape[1]), dtype=np.float32)
+        for own, piece in zip(places, found, strict=True):
+            vectors[own] = piece
+        return vectors
+
+    def embed_block(self, texts: Sequence[str], prompt: str) -> F32:
+        """(n, d) embeddings of a block, checked.
+
+        Raises:
+            EvaluationError: an embedding holds NaN or infinity.
+        """
+        vectors = self.embedder.embed(texts, prompt)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            bad = texts[int(np.argmin(finite))]
             raise EvaluationError(
                 f"The embedding of {bad[:60]!r} holds NaN or infinity; the model's weights are broken."
             )
-        return vectors[[unique[text] for text in texts]]
+        return vectors
 
-    def _function(self, prompt_type: Any) -> Any:
-        if prompt_type == PromptType.query:
-            return self.model.encode_query
-        return self.model.encode_document if prompt_type == PromptType.document else self.model.encode
+    def _prompt(self, prompt: str | None, prompt_type: Any) -> str:
+        """What sentence-transformers puts before a text of this role."""
+        if prompt is not None:
+            return prompt
+        roles = {PromptType.query: ("query",), PromptType.document: ("document", "passage", "corpus")}
+        names = [*roles.get(prompt_type, ()), self.model.default_prompt_name or ""]
+        return next((self.stored_prompts[name] for name in names if name in self.stored_prompts), "")
+
+
+class Memo:
+    """Embeddings by text and prompt, until they take too much memory: tasks of one model share texts."""
+
+    def __init__(self, most: int = MEMO_BYTES) -> None:
+        """Hold ``most`` bytes of embeddings."""
+        self.most, self.held = most, 0
+        self._vectors: dict[tuple[str, bytes], F32] = {}
+
+    def look_up(self, texts: Sequence[str], prompt: str, embed: Callable[[Sequence[str], str], F32]) -> F32:
+        """(n, d) embeddings of texts; ``embed`` is called for those that are not known, each once."""
+        keys = [(prompt, blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()) for text in texts]
+        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
+        found = dict(zip(fresh, embed(list(fresh.values()), prompt), strict=True)) if fresh else {}
+        vectors = np.stack([found[key] if key in found else self._vectors[key] for key in keys])
+        self.held += sum(vector.nbytes for vector in found.values())
+        if self.held > self.most:
+            self._vectors, self.held = {}, 0
+        else:
+            self._vectors |= found
+        return vectors
 
 
 def task_prompts(model: ModelRef, task: TaskConfig, instruction: str) -> dict[str, str] | None:

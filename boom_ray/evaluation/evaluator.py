@@ -7,6 +7,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
@@ -18,9 +19,12 @@ from threadpoolctl import threadpool_limits
 
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
+from boom_ray.evaluation.embedder import F32
 from boom_ray.evaluation.encoder import Encoder, load_model, task_prompts
 from boom_ray.evaluation.local_tasks import load_task
+from boom_ray.evaluation.queries import watch_queries, write_queries
 from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.sharing import Sharer
 from boom_ray.hashing import digest
 from boom_ray.store import Draft, Store
 
@@ -39,11 +43,12 @@ class Evaluator:
     Args:
         store: where results go, as artifacts of kind ``scores``.
         config: seed, batch size, precision, CPUs.
+        board: calls a method of the board on which big tasks are shared, see `boom_ray.evaluation.sharing`.
     """
 
-    def __init__(self, store: Store, config: EvaluationConfig) -> None:
+    def __init__(self, store: Store, config: EvaluationConfig, board: Callable[..., Any] | None = None) -> None:
         """Set the number of threads and quieten the libraries of this process."""
-        self.store, self.config = store, config
+        self.store, self.config, self.board = store, config, board
         self._loaded: tuple[str, Encoder] | None = None
         self.threads = max(1, int(config.cpus_per_actor))
         torch.set_num_threads(self.threads)
@@ -58,10 +63,11 @@ class Evaluator:
             EvaluationError: the task's data is faulty or unreachable, or its score is not a number.
             ModelError: the model cannot be loaded.
         """
-        result, figures = self.measure(model, task, digest(spec["data"]) if spec.get("data") else "")
+        result, figures, queries = self.examine(model, task, digest(spec["data"]) if spec.get("data") else "")
 
         def build(draft: Draft) -> None:
             result.to_disk(draft.path / f"{task.name}.json")
+            write_queries(draft.path, queries)
             draft.figures |= figures
 
         artifact = self.store.materialize("scores", spec, inputs, build)
@@ -69,10 +75,18 @@ class Evaluator:
 
     def measure(self, model: ModelRef, task: TaskConfig, revision: str = "") -> tuple[TaskResult, dict[str, Any]]:
         """Mteb's result of one pair, and the figures that the artifact keeps."""
+        return self.examine(model, task, revision)[:2]
+
+    def examine(
+        self, model: ModelRef, task: TaskConfig, revision: str = ""
+    ) -> tuple[TaskResult, dict[str, Any], dict[str, float]]:
+        """The same, and the main metric of every query where there is one."""
         started = time.monotonic()
         encoder = self._encoder(model)
+        encoder.sharer = Sharer(self.board, model) if self.board is not None else None
         loaded = load_task(task, self.config.seed, revision or "local")
         encoder.use_prompts(task_prompts(model, task, _instruction(task, loaded)))
+        queries = watch_queries(loaded)
         result = self._run(encoder, loaded)
         value = float(result.get_score())
         if not math.isfinite(value):
@@ -87,7 +101,11 @@ class Evaluator:
             "revision": loaded.metadata.revision,
             "prompts": encoder.used_prompts,
         }
-        return result, figures
+        return result, figures, queries()
+
+    def embed_block(self, model: ModelRef, texts: Sequence[str], prompt: str) -> F32:
+        """Embed a block of another actor's task."""
+        return self._encoder(model).embed_block(texts, prompt)
 
     def _encoder(self, model: ModelRef) -> Encoder:
         if self._loaded is None or self._loaded[0] != model.path:
@@ -95,7 +113,10 @@ class Evaluator:
             device = "cuda" if self.config.gpus_per_actor > 0 and torch.cuda.is_available() else "cpu"
             self._loaded = (
                 model.path,
-                Encoder(load_model(str(self.store.resolve(model.path)), self.config.precision, device)),
+                Encoder(
+                    load_model(str(self.store.resolve(model.path)), self.config.precision, device),
+                    self.config.batch_size,
+                ),
             )
         return self._loaded[1]
 

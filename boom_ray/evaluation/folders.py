@@ -6,7 +6,7 @@ wrong with a folder is found here, before a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,19 @@ from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.rows import Row, read_qrels, read_rows
 
 Label: TypeAlias = int | str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One text that must not be trained on.
+
+    Attributes:
+        role: ``queries``, ``passages`` or ``texts``.
+        forms: how it may be written; each of them counts.
+    """
+
+    role: str
+    forms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -38,15 +51,16 @@ class RetrievalData:
         yield from self.queries.values()
         yield from (text for _, text in self.corpus.values())
 
+    def held_out(self) -> Iterator[HeldOut]:
+        """Texts that must not be trained on: queries and relevant passages, those without and with their title."""
+        yield from _held_out("queries", self.queries.values())
+        judged = (key for scores in self.relevant.values() for key, score in scores.items() if score > 0)
+        for title, text in (self.corpus[passage] for passage in dict.fromkeys(judged)):
+            yield HeldOut("passages", (text, f"{title} {text}") if title else (text,))
+
     def judged(self) -> Iterator[str]:
-        """Texts that must not be trained on: queries and relevant passages."""
-        yield from self.queries.values()
-        for scores in self.relevant.values():
-            for passage in (key for key, score in scores.items() if score > 0):
-                title, text = self.corpus[passage]
-                yield text
-                if title:
-                    yield f"{title} {text}"
+        """All forms of those texts."""
+        return _forms(self.held_out())
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,13 @@ class RankingData:
         """Every text a model must encode."""
         return chain(self.queries, chain.from_iterable(self.positives), chain.from_iterable(self.negatives))
 
-    def judged(self) -> Iterator[str]:
+    def held_out(self) -> Iterator[HeldOut]:
         """Texts that must not be trained on: queries and positives."""
-        return chain(self.queries, chain.from_iterable(self.positives))
+        return chain(_held_out("queries", self.queries), _held_out("passages", chain.from_iterable(self.positives)))
+
+    def judged(self) -> Iterator[str]:
+        """All forms of those texts."""
+        return _forms(self.held_out())
 
 
 @dataclass(frozen=True)
@@ -78,9 +96,13 @@ class PairData:
         """Every text a model must encode."""
         return chain(self.first, self.second)
 
-    def judged(self) -> Iterator[str]:
+    def held_out(self) -> Iterator[HeldOut]:
         """Texts that must not be trained on: all."""
-        return self.encoded()
+        return _held_out("texts", self.encoded())
+
+    def judged(self) -> Iterator[str]:
+        """All forms of those texts."""
+        return _forms(self.held_out())
 
 
 @dataclass(frozen=True)
@@ -96,9 +118,21 @@ class LabelledData:
         """Every text a model must encode; the probe sees a few of the training texts, which are left out."""
         return iter(self.texts)
 
-    def judged(self) -> Iterator[str]:
+    def held_out(self) -> Iterator[HeldOut]:
         """Texts that must not be trained on: those of the test split."""
-        return iter(self.texts)
+        return _held_out("texts", self.texts)
+
+    def judged(self) -> Iterator[str]:
+        """All forms of those texts."""
+        return _forms(self.held_out())
+
+
+def _held_out(role: str, texts: Iterable[str]) -> Iterator[HeldOut]:
+    return (HeldOut(role, (text,)) for text in texts)
+
+
+def _forms(found: Iterable[HeldOut]) -> Iterator[str]:
+    return chain.from_iterable(one.forms for one in found)
 
 
 FolderData: TypeAlias = RetrievalData | RankingData | PairData | LabelledData

@@ -25,9 +25,9 @@ from boom_ray.evaluation.folders import (
     PairData,
     RankingData,
     RetrievalData,
-    read_folder,
     train_split,
 )
+from boom_ray.evaluation.proxies import load_data
 
 FORMS: dict[str, tuple[type[AbsTask], str, str, str]] = {
     # form: mteb's class, mteb's type, main score, category
@@ -46,15 +46,15 @@ def load_task(task: TaskConfig, seed: int, revision: str = "local") -> AbsTask:
 
     Args:
         task: what to load.
-        seed: seed of mteb's probes and subsamples.
+        seed: seed of mteb's probes and subsamples, and of the rows of a proxy.
         revision: what a folder's result file gives as the revision of the data.
 
     Raises:
-        EvaluationError: the folder is faulty, or mteb knows no such task.
+        EvaluationError: the folder is faulty or its size too small, or mteb knows no such task.
     """
     if task.path is None:
         return named_task(task, seed)
-    return local_task(task, read_folder(task), seed, revision)
+    return local_task(task, load_data(task, seed), seed, revision)
 
 
 def named_task(task: TaskConfig, seed: int) -> AbsTask:
@@ -64,10 +64,12 @@ def named_task(task: TaskConfig, seed: int) -> AbsTask:
     except KeyError as error:
         raise EvaluationError(f"mteb {mteb.__version__} has no task {task.name}: {error.args[0]}") from error
     found = cls(seed=seed)
-    if task.split not in found.metadata.eval_splits:
-        splits = ", ".join(found.metadata.eval_splits)
-        raise EvaluationError(f"mteb's task {task.name} has no split {task.split}; set split to one of: {splits}.")
-    return found.filter_languages(None, hf_subsets=task.subsets or None).filter_eval_splits([task.split])
+    splits = [task.split, *task.extra_splits]
+    unknown = next((split for split in splits if split not in found.metadata.eval_splits), None)
+    if unknown is not None:
+        known = ", ".join(found.metadata.eval_splits)
+        raise EvaluationError(f"mteb's task {task.name} has no split {unknown}; it has: {known}.")
+    return found.filter_languages(None, hf_subsets=task.subsets or None).filter_eval_splits(splits)
 
 
 def local_task(task: TaskConfig, data: FolderData, seed: int, revision: str = "local") -> AbsTask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ class Outcome:
 class EvaluationActor:
     """The process of one `Evaluator`; imports mteb and torch when its first job comes."""
 
-    def __init__(self, store: Store, config: EvaluationConfig) -> None:
-        """Remember what the evaluator needs."""
-        self._arguments = (store, config)
+    def __init__(self, store: Store, config: EvaluationConfig, board: Any = None) -> None:
+        """Remember what the evaluator needs; ``board`` is the actor of `boom_ray.evaluation.sharing.Board`."""
+        self._arguments = (store, config, None if board is None else functools.partial(_call, board))
         self._evaluator: Any = None
 
     def ready(self) -> bool:
@@ -46,12 +47,28 @@ class EvaluationActor:
 
     def score(self, job: Job) -> tuple[str, dict[str, Any]]:
         """Evaluate one pair; see `Evaluator.score`."""
+        found: tuple[str, dict[str, Any]] = self._load().score(job.model, job.task, job.spec, job.inputs)
+        return found
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def help(self) -> None:
+        """Embed blocks of other actors' tasks, until the actor is killed."""
+        from boom_ray.evaluation.sharing import help_others
+
+        call = self._arguments[2]
+        assert call is not None
+        help_others(call, lambda *block: self._load().embed_block(*block), lambda: False)
+
+    def _load(self) -> Any:
         if self._evaluator is None:
             from boom_ray.evaluation.evaluator import Evaluator
 
             self._evaluator = Evaluator(*self._arguments)
-        found: tuple[str, dict[str, Any]] = self._evaluator.score(job.model, job.task, job.spec, job.inputs)
-        return found
+        return self._evaluator
+
+
+def _call(board: Any, method: str, *arguments: Any) -> Any:
+    return ray.get(getattr(board, method).remote(*arguments))
 
 
 def run_jobs(store: Store, jobs: Sequence[Job], config: EvaluationConfig, report: Report) -> list[Outcome]:
@@ -62,20 +79,26 @@ def run_jobs(store: Store, jobs: Sequence[Job], config: EvaluationConfig, report
     Raises:
         EvaluationError: the cluster has no room for a single actor.
     """
-    actors = _start(store, jobs, config)
+    from boom_ray.evaluation.sharing import Board
+
+    board = ray.remote(Board).options(num_cpus=0).remote()
+    actors = _start(store, jobs, config, board)
     try:
         return list(_feed(actors, Schedule(jobs), report))
     finally:
-        for actor in actors:
+        for actor in [*actors, board]:
             ray.kill(actor)
 
 
 def actor_count(config: EvaluationConfig, jobs: int, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many actors to start: as configured or as fit, and no more than there are jobs; 0 if not one fits."""
-    return min(config.actors or jobs, room(nodes, config.cpus_per_actor, config.gpus_per_actor), jobs)
+    """How many actors to start: as configured, or as fit and no more than there are jobs; 0 if not one fits.
+
+    More than there are jobs are started if the user says so: they help with big tasks.
+    """
+    return min(config.actors or jobs, room(nodes, config.cpus_per_actor, config.gpus_per_actor))
 
 
-def _start(store: Store, jobs: Sequence[Job], config: EvaluationConfig) -> list[Any]:
+def _start(store: Store, jobs: Sequence[Job], config: EvaluationConfig, board: Any) -> list[Any]:
     count = actor_count(config, len(jobs), nodes_resources(wait_s=10))
     all_local = all(job.task.path is not None for job in jobs)
     factory = ray.remote(EvaluationActor).options(
@@ -85,7 +108,7 @@ def _start(store: Store, jobs: Sequence[Job], config: EvaluationConfig) -> list[
         max_task_retries=1,
         runtime_env={"env_vars": OFFLINE if all_local else {}},
     )
-    actors = [factory.remote(store, config) for _ in range(max(count, 1))]
+    actors = [factory.remote(store, config, board) for _ in range(max(count, 1))]
     if count == 0:
         _wait_for_room(actors[0], config)
     return actors
@@ -109,9 +132,11 @@ def _feed(actors: Sequence[Any], schedule: Schedule, report: Report) -> Iterator
 
     def give(actor: Any, loaded: str | None) -> None:
         job = schedule.take(loaded)
-        if job is not None:
-            report(Event("scores", job.unit, 0, 1))
-            running[actor.score.remote(job)] = (actor, job)
+        if job is None:
+            actor.help.remote()  # until it is killed; what becomes of it is nobody's loss
+            return
+        report(Event("scores", job.unit, 0, 1))
+        running[actor.score.remote(job)] = (actor, job)
 
     for actor in actors:
         give(actor, None)

@@ -47,6 +47,15 @@ def evaluate(store: Store, models: Sequence[ModelRef], config: EvaluationConfig,
     return Evaluation(tuple(found[pair] for pair in order if pair in found), tuple(failures))
 
 
+def is_complete(store: Store, models: Sequence[ModelRef], config: EvaluationConfig) -> bool:
+    """Whether the store has every score."""
+    return all(
+        _cached(store, model, task, score_spec(model, task, config), config) is not None
+        for model in models
+        for task in config.tasks
+    )
+
+
 def _check_names(models: Sequence[ModelRef]) -> None:
     names = [model.name for model in models]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -69,7 +78,7 @@ def _compute(
     found: dict[tuple[str, str], Score],
 ) -> list[Failure]:
     """Fill ``found`` with the scores of all missing pairs; return what failed."""
-    sizes = task_sizes({task.name: task for _, task, _ in missing}.values())
+    sizes = task_sizes({task.name: task for _, task, _ in missing}.values(), config.seed)
     for path in {model.path for model, _, _ in missing}:
         check_folder(store.resolve(path))
     from boom_ray.evaluation.pool import run_jobs  # imports Ray, which a fully cached evaluation does without

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from boom_ray.config import MergeJobConfig
+from boom_ray.config import MergeJobConfig, ModelEntry
 from boom_ray.errors import ConfigError, ModelError
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
@@ -54,7 +54,7 @@ def find_models(store: Store, config: MergeJobConfig) -> MergeInputs:
         ConfigError: members should be weighted by their sizes, and one's is not known.
     """
     members = [
-        _find(store, member.path, f"members.{place}.path", member.name, member.examples)
+        find_model(store, member.path, f"members.{place}.path", member.name, member.examples)
         for place, member in enumerate(config.members)
     ]
     if config.merge.weights == "size":
@@ -64,13 +64,36 @@ def find_models(store: Store, config: MergeJobConfig) -> MergeInputs:
                 f"merge.weights=size needs the number of examples of {members[unknown].name}; set "
                 f"members.{unknown}.examples."
             )
-    base = _find(store, config.base, "base", "base", None) if config.base is not None else None
+    base = find_model(store, config.base, "base", "base") if config.base is not None else None
     names = _names([member.name for member in config.members], [one.name for one in members])
     refs = [_ref(one, name) for one, name in zip(members, names, strict=True)]
     return MergeInputs(refs, _ref(base, "base") if base else None, pooling=config.model.pooling)
 
 
-def _find(store: Store, path: str, key: str, name: str | None, examples: int | None) -> Found:
+def find_all(store: Store, models: Sequence[ModelEntry]) -> list[MemberRef]:
+    """Find models to evaluate; nothing is hashed.
+
+    Raises:
+        ModelError: a model cannot be found or downloaded, or an artifact is none or several.
+    """
+    found = [find_model(store, model.path, f"models.{place}.path", model.name) for place, model in enumerate(models)]
+    names = _names([model.name for model in models], [one.name for one in found], taken=frozenset())
+    return [_ref(one, name) for one, name in zip(found, names, strict=True)]
+
+
+def find_model(store: Store, path: str, key: str, name: str | None = None, examples: int | None = None) -> Found:
+    """Find one model.
+
+    Args:
+        store: where artifacts are.
+        path: a folder, an artifact, a hub name or an embedded model.
+        key: of the configuration, for errors.
+        name: how it is called; None: as its folder.
+        examples: examples it was trained on, if the user says so.
+
+    Raises:
+        ModelError: it cannot be found or downloaded, or the artifact is none or several.
+    """
     if path.startswith(ARTIFACT):
         artifact = _artifact(store, path, key)
         known = artifact.figures.get("examples")
@@ -82,7 +105,20 @@ def _find(store: Store, path: str, key: str, name: str | None, examples: int | N
 
 
 def _artifact(store: Store, path: str, key: str) -> Artifact:
-    """The artifact of ``artifact:KIND/KEY``; the beginning of a key is enough."""
+    """The artifact of ``artifact:KIND/KEY``, which holds a model."""
+    found = find_artifact(store, path, key)
+    if not any(name.startswith(f"{MODEL}/") for name in found.files):
+        raise ModelError(f"{key}: the artifact {found.kind}/{found.key} holds no model.{_known(store)}")
+    return found
+
+
+def find_artifact(store: Store, path: str, key: str) -> Artifact:
+    """The artifact of ``artifact:KIND/KEY``; the beginning of a key is enough.
+
+    Raises:
+        ConfigError: the path is not of that form.
+        ModelError: there is none, or there are several.
+    """
     kind, _, wanted = path.removeprefix(ARTIFACT).partition("/")
     wanted = wanted.removesuffix(f"/{MODEL}").rstrip("/")
     if not re.fullmatch(r"[\w-]+", kind) or not re.fullmatch(f"[0-9a-f]{{{SHORTEST_KEY},32}}", wanted):
@@ -96,8 +132,6 @@ def _artifact(store: Store, path: str, key: str) -> Artifact:
         raise ModelError(f"{key}: {len(fitting)} artifacts begin with {path}: {', '.join(fitting)}. Give more digits.")
     if found is None:
         raise ModelError(f"{key}: the store {store.root} has no artifact {kind}/{wanted}.{_known(store)}")
-    if not any(name.startswith(f"{MODEL}/") for name in found.files):
-        raise ModelError(f"{key}: the artifact {kind}/{found.key} holds no model.{_known(store)}")
     return found
 
 
@@ -114,15 +148,17 @@ def _known(store: Store) -> str:
     return f" Models in {store.root}: {', '.join(found[:SHOWN])}{more}."
 
 
-def _names(given: Sequence[str | None], found: Sequence[str]) -> list[str]:
-    """The members' names; one that was not given gets a number where it would be used twice."""
-    taken = {"base", "merged", *(name for name in given if name)}
+def _names(
+    given: Sequence[str | None], found: Sequence[str], taken: frozenset[str] = frozenset({"base", "merged"})
+) -> list[str]:
+    """The models' names; one that was not given gets a number where it would be used twice."""
+    taken |= {name for name in given if name}
     result = []
     for own, name in zip(given, found, strict=True):
         free, number = own or name, 2
         while own is None and free in taken:
             free, number = f"{name}-{number}", number + 1
-        taken.add(free)
+        taken |= {free}
         result.append(free)
     return result
 

@@ -6,11 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from boom_ray.config import CorpusConfig, EmbeddedConfig, EvaluationConfig, MergeJobConfig, RunConfig
+from boom_ray.config import (
+    CorpusConfig,
+    EmbeddedConfig,
+    EvaluateJobConfig,
+    EvaluationConfig,
+    MergeJobConfig,
+    RunConfig,
+)
 from boom_ray.corpus import hub
 from boom_ray.corpus.embedded import embedded_artifact
 from boom_ray.corpus.sources import locate
 from boom_ray.errors import ConfigError, EvaluationError
+from boom_ray.evaluation.catalog import expand
 from boom_ray.evaluation.folders import task_files
 from boom_ray.events import Report
 from boom_ray.model.folder import max_sequence_length, prompts_digest, resolve_base, weights_fingerprint
@@ -19,7 +27,7 @@ from boom_ray.store import Artifact, Store
 from boom_ray.training.base import BaseJob
 
 PREFIX = "embedded:"
-C = TypeVar("C", bound=RunConfig | MergeJobConfig)
+C = TypeVar("C", bound=RunConfig | MergeJobConfig | EvaluateJobConfig)
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,14 @@ def check_sources(corpus: CorpusConfig | None, evaluation: EvaluationConfig) -> 
 
 
 def with_embedded(store: Store, config: C, report: Report) -> C:
-    """The configuration with every ``embedded:NAME`` replaced by a path; builds the embedded text if it is used.
+    """The configuration with benchmarks as tasks and ``embedded:NAME`` as paths; builds the embedded text if used.
 
     Raises:
         ConfigError: there is no embedded dataset or task of that name.
+        EvaluationError: mteb has no such benchmark.
     """
-    corpus: CorpusConfig | None = config.corpus
+    config = cast(C, config.model_copy(update={"evaluation": expand(config.evaluation)}))
+    corpus: CorpusConfig | None = getattr(config, "corpus", None)
     sources = [dataset.source for dataset in corpus.datasets] if corpus else []
     paths = [task.path or "" for task in config.evaluation.all_tasks]
     if not any(name.startswith(PREFIX) for name in [*sources, *paths]):

@@ -9,6 +9,8 @@ from boom_ray.config import MergeJobConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
 from boom_ray.errors import MergeError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
+from boom_ray.evaluation.held_out import near_texts
+from boom_ray.evaluation.hub_data import check_data
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation
 from boom_ray.flows.dry_run import geometry_line, plan_lines
@@ -72,6 +74,7 @@ def merge_models(config: MergeJobConfig, started: float | None = None) -> int:
 def _stages(space: Workspace, inputs: MergeInputs, config: MergeJobConfig, started: float) -> Evaluation:
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
+    check_data(resolved.evaluation.all_tasks)
     recorder = MergeRecorder(space, config, inputs, started)
     ground = _ground(space, inputs, resolved)
     ready = prepare(space, inputs, config.merge, ground)
@@ -128,7 +131,8 @@ def _ground(space: Workspace, inputs: MergeInputs, config: MergeJobConfig) -> Gr
         folder = opened.members[0].package_folder
     tokenizer = TokenizerSpec(tokenizer_json(load_tokenizer(folder, model)), model)
     held_out = evaluation_texts(config.evaluation) if config.corpus.decontaminate else {}
-    corpus = ingest(space.store, config.corpus, tokenizer, held_out, space)
+    near = near_texts(config.evaluation) if config.corpus.near_duplicates else None
+    corpus = ingest(space.store, config.corpus, tokenizer, held_out, space, near)
     return Ground(model, config.evaluation, ground.loss, corpus)
 
 

@@ -12,6 +12,7 @@ from boom_ray.bags.overlap import Overlap
 from boom_ray.config import RunConfig, to_yaml
 from boom_ray.corpus.counts import counts_table
 from boom_ray.errors import StoreError
+from boom_ray.evaluation.domains import TaskDomain, domains_table
 from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
 from boom_ray.flows.geometry import report_geometry
 from boom_ray.flows.inputs import prompts
@@ -82,6 +83,11 @@ class Recorder:
             if facts["rejected"]:
                 place = f"{self.space.store.location('dataset', facts['key'])}/rejects.jsonl"
                 self.space.progress.say(f"Rejected rows of {name}, with file, line and reason: {place}")
+
+    def domains(self, domains: Sequence[TaskDomain]) -> None:
+        """What was trained on of every task's source."""
+        if domains:
+            self.parent.table("domains.csv", domains_table(domains))
 
     def bags(self, bags: Mapping[str, Artifact], shared: Overlap) -> None:
         """Sizes, overlaps and coverage."""

@@ -13,6 +13,9 @@ from boom_ray.config import EvaluationConfig, RunConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
 from boom_ray.errors import DataError, EvaluationError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
+from boom_ray.evaluation.domains import trained_domains
+from boom_ray.evaluation.held_out import near_texts
+from boom_ray.evaluation.hub_data import check_data
 from boom_ray.evaluation.progress import FolderScorer, chosen_tasks
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
@@ -112,12 +115,15 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     source = load_base(config)
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
+    check_data(resolved.evaluation.all_tasks)
     base = make_base(space.store, source.job(config), space)
     _check_rules(config, base)
     held_out = evaluation_texts(resolved.evaluation) if config.corpus.decontaminate else {}
     tokenizer = TokenizerSpec(source.tokenizer_json, config.model)
-    corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space)
+    near = near_texts(resolved.evaluation) if config.corpus.near_duplicates else None
+    corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space, near)
     recorder.corpus(corpus)
+    recorder.domains(trained_domains(resolved.evaluation, resolved.corpus.datasets, _sizes(corpus)))
     _check_negatives(config, corpus)
     jobs = bag_jobs(config, corpus)
     bags = make_bags(space.store, jobs, space)

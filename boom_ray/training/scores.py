@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
 from boom_ray.config import ProgressScoresConfig
 from boom_ray.disk import owned_name
+from boom_ray.events import SCORES_OF_MEMBERS as STAGE
 from boom_ray.events import Event, Report
 from boom_ray.runtime import cause
 from boom_ray.store import Store
 from boom_ray.training.job import MemberJob
 from boom_ray.training.leave import write_folder
 
-STAGE = "scores of members"
 Scorer = Callable[[Path], dict[str, float]]
 """A model folder to figures by name; runs in a Ray task, so it and what it holds are pickled."""
 

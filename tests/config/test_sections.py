@@ -79,7 +79,8 @@ def test_runtime_fields_are_the_ones_known_to_change_no_result() -> None:
     }
     decides = {"batch_size", "learning_rate", "precision", "temperature", "negatives", "dropout"}
     assert not {f"TrainingConfig.{name}" for name in decides} & marked
-    assert not {name for name in marked if name.startswith(("BagConfig", "BagsConfig", "DatasetConfig", "TaskConfig"))}
+    data = {name for name in marked if name.startswith(("BagConfig", "BagsConfig", "DatasetConfig", "TaskConfig"))}
+    assert data == {"TaskConfig.overlaps"}  # what a task is called in reports, not what it is
     assert {name for name in marked if name.startswith("ResourcesConfig")} == {
         f"ResourcesConfig.{name}" for name in ResourcesConfig.model_fields
     }

@@ -8,7 +8,7 @@ from boom_ray.store import Artifact
 from tests.corpus.conftest import dataset
 
 READ = {
-    "read": 20,
+    "read": 22,
     "contrastive": 14,
     "taught": 9,
     "rejected: empty query": 2,
@@ -22,6 +22,8 @@ SEALED = {
     "duplicates": 2,
     "overlapping": 1,
     "overlapping_by_task": {"task": 1},
+    "near_duplicates": 2,
+    "near_duplicates_by_task": {"task": 2, "other": 1},
     "set_aside": {"only text of its label": 1},
     "tokens": {"queries": 10, "query_tokens": 45, "positives": 4, "positive_tokens": 10, "negatives": 0},
 }
@@ -29,7 +31,7 @@ SEALED = {
 
 def test_every_row_read_is_accounted_for():
     facts = dataset_figures(READ, SEALED)
-    left_out = facts["duplicates"] + facts["overlapping"] + sum(facts["rejected"].values())
+    left_out = facts["duplicates"] + facts["overlapping"] + facts["near_duplicates"] + sum(facts["rejected"].values())
     assert facts["read"] == facts["rows"] + left_out + sum(facts["set_aside"].values())
     assert facts["negatives_left_out"] == {"empty": 5, "over max_negatives": 7}
     assert facts["taught"] == 9
@@ -42,18 +44,31 @@ def test_table_says_why():
     first, second = counts_table(corpus)
     assert (first["dataset"], second["dataset"]) == ("a", "b")
     assert (first["loss"], first["in-batch"]) == ("cosent", "-")
-    assert (first["read"], first["kept"], first["rejected"], first["set aside"]) == (20, 10, 3, 4)
+    assert (first["read"], first["kept"], first["rejected"], first["set aside"]) == (22, 10, 3, 4)
+    assert (first["overlapping"], first["near-duplicate"]) == (1, 2)
     assert first["why"] == (
         "empty query: 2; wrong type: 1; only text of its label: 1; below positive_from: 3; overlaps task: 1; "
+        "near-duplicates of task: 2; near-duplicates of other: 1; "
         "negatives empty: 5; negatives over max_negatives: 7"
     )
+
+
+def test_a_corpus_of_an_earlier_version_has_no_near_duplicates():
+    facts = dataset_figures(READ, SEALED) | {"task_type": "sts", "in_batch": True, "loss": {"kind": "infonce"}}
+    old = {name: value for name, value in facts.items() if not name.startswith("near_duplicates")}
+    (row,) = counts_table(Artifact("corpus", "k", "u", {}, {}, {"datasets": {"a": old}}, "f", {}))
+    assert row["near-duplicate"] == 0
+    assert "near-duplicates" not in row["why"]
 
 
 def test_an_empty_dataset_says_where_its_rows_went():
     facts = dataset_figures(
         {"read": 3, "below positive_from": 3}, SEALED | {"rows": 0, "duplicates": 0, "overlapping": 0}
     )
-    assert "keeps no row of 3 read (only text of its label: 1, below positive_from: 3)" in empty_message("d", facts)
+    assert (
+        "keeps no row of 3 read (nearly in an evaluation set: 2, only text of its label: 1, below positive_from: 3)"
+        in empty_message("d", facts)
+    )
 
 
 @pytest.mark.parametrize("kind", ["cosent", "angle"])

@@ -18,7 +18,7 @@ from boom_ray.corpus import ingest as ingest_module
 from boom_ray.corpus.counts import counts_table
 from boom_ray.corpus.ingest import ingest
 from boom_ray.errors import DataError
-from boom_ray.hashing import normalized_text_key
+from boom_ray.hashing import digest, normalized_text_key
 from boom_ray.store import Store
 from tests.corpus.conftest import byte_tokens, corpus, dataset, spec, write_jsonl
 
@@ -215,15 +215,37 @@ def test_an_interrupted_ingest_continues_with_what_it_had_staged(tmp_path, ray_c
     assert continued.figures == undisturbed.figures
 
 
+def test_near_duplicates_are_dropped_where_wanted_and_every_row_is_accounted_for(tmp_path, ray_cluster):
+    text = "how can i reset the password of my online banking account"
+    planted = [text, f"{text.upper()}?", text.replace("the password", "the passwords"), f"Hello, {text}"]
+    rows = [{"query": query, "pos": [f"p{n}"]} for n, query in enumerate(planted)]
+    rows += [{"query": f"q{n}", "pos": [digest(n), f"p{n}"]} for n in range(40)]
+    rows += [{"query": "q", "pos": ["p", f"{digest(7)}!"]}, rows[0]]
+    config = corpus(dataset(write_jsonl(tmp_path / "d.jsonl", rows)))
+    held_out = {"task": np.array([normalized_text_key(text)], dtype=np.uint64)}
+    near_texts = {"task": [text, f"({digest(7)})"], "other": ["unlike all else that is written here"]}
+    store, kept = Store(tmp_path / "store"), {}
+    for name, wanted in {"exact": None, "near": {"threshold": 0.95}, "default": {}}.items():
+        changed = config.model_validate(config.model_dump() | {"near_duplicates": wanted})
+        facts = ingest(store, changed, spec(), held_out, near_texts=near_texts).figures["datasets"]["d"]
+        kept[name] = facts["rows"]
+        assert facts["read"] == sum(facts[one] for one in ("rows", "duplicates", "overlapping", "near_duplicates"))
+        assert (facts["duplicates"], facts["overlapping"]) == (1, 1)
+        expected = {} if wanted is None else {"task": facts["near_duplicates"]}
+        assert facts["near_duplicates_by_task"] == expected
+    assert kept == {"exact": 44, "near": 41, "default": 39}
+
+
 def test_what_changes_a_dataset_and_what_does_not(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", PAIRS)
     same = write_jsonl(tmp_path / "elsewhere" / "e.jsonl", PAIRS)
 
-    def key(source=path, model=None, held_out=None, config=None, **fields):
+    def key(source=path, model=None, held_out=None, config=None, near=None, **fields):
         one = dataset(source, **fields)
-        return ingest_module._plan(one, corpus(one, **(config or {})), model or spec(), held_out or {}).key
+        return ingest_module._plan(one, corpus(one, **(config or {})), model or spec(), held_out or {}, near or {}).key
 
     base = key()
+    assert key(near={"t": ["text"]}) == base, "without corpus.near_duplicates, keys are those of earlier versions"
     assert {key(same), key(name="other"), key(in_batch=False), key(config={"fragment_mb": 1})} == {base}
     assert {key(loss={"temperature": 0.1}), key(loss={"kind": "kl"}), key(loss={"margin": 0.1})} == {base}
     assert key(loss={"kind": "cosent"}) == key(loss={"kind": "angle", "temperature": 0.1})
@@ -237,6 +259,10 @@ def test_what_changes_a_dataset_and_what_does_not(tmp_path):
         key(config={"on_bad_row": "reject"}),
         key(model=spec(query_template="x{text}")),
         key(held_out={"t": np.array([1], dtype=np.uint64)}),
+        key(config={"near_duplicates": {}}),
+        key(config={"near_duplicates": {"threshold": 0.9}}),
+        key(config={"near_duplicates": {"min_characters": 30}}),
+        key(config={"near_duplicates": {}}, near={"t": ["text"]}),
     ]
     assert len({base, *changed}) == 1 + len(changed)
 

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boom_ray.artifacts.tokens import TOKEN_FILE
+from boom_ray.artifacts.tokens import EXAMPLE_FILE, TOKEN_FILE
+from boom_ray.config import NearDuplicatesConfig
+from boom_ray.corpus.decontaminate import NearTexts
 from boom_ray.corpus.examples import Example
 from boom_ray.corpus.schema import EXAMPLES, TOKENS
-from boom_ray.corpus.seal import EXAMPLE_FILE, SINGLE, Sealing, SealPlan, choose_pools, content_sum, part_figures, seal
+from boom_ray.corpus.seal import SINGLE, Sealing, SealPlan, choose_pools, content_sum, part_figures, seal
 from boom_ray.corpus.sources import Fragment, fragments, locate
 from boom_ray.corpus.staging import COUNTS, REJECTS, ReadPlan, Stage, bucket_count, read_fragment
 from boom_ray.corpus.tokenizing import TokenRules, tokenize
@@ -142,6 +144,24 @@ def test_held_out_texts_are_in_no_pool(tmp_path):
     (part,) = parts
     for one in read(part)[1].to_pylist():
         assert "text 0" not in [one["query"], *one["positives"], *one["negatives"]]
+
+
+def test_near_duplicates_are_counted_apart_and_in_no_pool(tmp_path):
+    texts = [f"a text about {word}, with some more words" for word in ("apples", "gardens", "harbours", "mountains")]
+    rows = [{"text": text, "label": n % 2} for n, text in enumerate([*texts, "one", "two", "three", "four"])]
+    sealing, plan = staged(tmp_path, rows, task_type="classification", label_negatives=9)
+    held_out = {"t": np.array([normalized_text_key(texts[0])], dtype=np.uint64)}
+    near = NearTexts.of({"t": [texts[0], f"{texts[1]}!"], "u": [texts[2].upper()]}, NearDuplicatesConfig())
+    parts = seal_all(Sealing(sealing.store, sealing.stage, sealing.tokenizer, held_out, near), plan)
+    figures = part_figures(parts)
+    assert (figures["rows"], figures["overlapping"], figures["near_duplicates"]) == (5, 1, 2)
+    assert figures["overlapping_by_task"] == {"t": 1}
+    assert figures["near_duplicates_by_task"] == {"t": 1, "u": 1}
+    for one in read(parts[0])[1].to_pylist():
+        assert not {*texts[:3]} & {one["query"], *one["positives"], *one["negatives"]}
+    for part in parts:
+        del part.figures["near_duplicates"], part.figures["near_duplicates_by_task"]
+    assert part_figures(parts)["near_duplicates"] == 0, "parts of earlier versions do not tell"
 
 
 def test_one_label_only(tmp_path):

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from boom_ray.config import LoraConfig, LossConfig, MergeJobConfig, ModelConfig, RunConfig, TrainingConfig, load_config
+from boom_ray.config import (
+    EvaluateJobConfig,
+    LoraConfig,
+    LossConfig,
+    MergeJobConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    load_config,
+)
 from boom_ray.config.section import Section
 from boom_ray.config.training import MatryoshkaConfig, ProgressScoresConfig, ResourcesConfig
 from boom_ray.errors import ConfigError
@@ -53,12 +62,14 @@ BLOCKS = [
 FILES = sorted(path for path in (ROOT / "conf").rglob("*.yaml") if path.parent.name not in NO_CONFIG)
 
 
-def load(block: str, folder: Path) -> RunConfig | MergeJobConfig:
+def load(block: str, folder: Path) -> RunConfig | MergeJobConfig | EvaluateJobConfig:
     """A whole configuration as it is, anything less over a small one."""
     (folder / "block.yaml").write_text(block, encoding="utf-8")
     keys = yaml.safe_load(block).keys()
     if "members" in keys:
         return load_config(MergeJobConfig, folder / "block.yaml")
+    if {"models", "results"} & keys:
+        return load_config(EvaluateJobConfig, folder / "block.yaml")
     if {"name", "corpus"} <= keys:
         return load_config(RunConfig, folder / "block.yaml")
     (folder / "base.yaml").write_text(yaml.safe_dump(BASE), encoding="utf-8")
@@ -105,6 +116,8 @@ def test_a_file_of_conf_loads(path: Path, tmp_path: Path) -> None:
     keys = yaml.safe_load(path.read_text(encoding="utf-8")).keys()
     if "members" in keys:
         load_config(MergeJobConfig, path)
+    elif "models" in keys:
+        load_config(EvaluateJobConfig, path)
     elif "name" in keys:
         load_config(RunConfig, path)
     else:

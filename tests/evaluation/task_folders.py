@@ -59,8 +59,8 @@ def write_task(folder: Path, kind: str) -> TaskConfig:
     pairs = [(texts[n][0], texts[(n * 5 + 3) % 24][0], n % 6) for n in range(24)]
     if kind == "reranking":
         rows: list[Any] = [
-            {"query": a, "positive": [b, f"{b} too"], "negative": [texts[n][0] for n in range(4)]}
-            for a, b, _ in pairs[:5]
+            {"query": a, "positive": [b, f"{b} too"], "negative": [text for text, _ in texts[:5] if text != b][:4]}
+            for a, b, _ in pairs[:5]  # a text that is both would be a tie, which rounding decides
         ]
     elif kind == "sts":
         rows = [{"sentence1": a, "sentence2": b, "score": score} for a, b, score in pairs]

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError, ModelError
-from boom_ray.evaluation.encoder import Encoder, load_model, task_prompts
+from boom_ray.evaluation.encoder import Encoder, Memo, load_model, task_prompts
 from boom_ray.evaluation.evaluator import Evaluator
 from boom_ray.evaluation.folders import PairData, RetrievalData, read_folder
 from boom_ray.evaluation.local_tasks import FORMS, load_task
@@ -133,20 +133,39 @@ def test_bare_templates_leave_the_stored_prompts_alone(tiny: ModelRef, tasks: di
     assert task_prompts(tiny, tasks["sts"], "x") is None
 
 
-def test_equal_texts_are_encoded_once(tiny: ModelRef, tasks: dict[str, TaskConfig]) -> None:
+def test_no_text_is_embedded_twice(tiny: ModelRef, tasks: dict[str, TaskConfig]) -> None:
     model, seen = load_model(tiny.path, "float32"), []
-    encoder, encode = Encoder(model), model.encode
+    encoder = Encoder(model)
+    embed = encoder.embedder.embed
 
-    def counting(texts: list[str], **options: object) -> np.ndarray:
-        seen.append(list(texts))
-        return encode(texts, **options)
+    def counting(texts: list[str], prompt: str) -> np.ndarray:
+        seen.append((list(texts), prompt))
+        return embed(texts, prompt)
 
-    model.encode = counting
+    encoder.embedder.embed = counting
     metadata = load_task(tasks["sts"], 42).metadata
     vectors = encoder.encode([{"text": ["cat", "dog"]}, {"text": ["cat"]}], task_metadata=metadata, batch_size=2)
-    assert seen == [["cat", "dog"]]
-    assert vectors.shape == (3, 32) and (vectors[0] == vectors[2]).all()
-    assert vectors == pytest.approx(encode(["cat", "dog", "cat"]), abs=1e-6)
+    more = encoder.encode([{"text": ["bird", "dog"]}], task_metadata=metadata)
+    assert seen == [(["cat", "dog"], ""), (["bird"], "")]
+    assert vectors.shape == (3, 32) and (vectors[0] == vectors[2]).all() and (more[1] == vectors[1]).all()
+    assert vectors == pytest.approx(model.encode(["cat", "dog", "cat"]), abs=1e-6)
+    encoder.use_prompts({"Mysts": "find: "})
+    encoder.encode([{"text": ["cat"]}], task_metadata=metadata)
+    assert seen[2:] == [(["cat"], "find: ")]  # another prompt, another embedding
+
+
+def test_memory_of_known_embeddings_is_bounded() -> None:
+    memo, calls = Memo(most=100), []
+
+    def embed(texts: list[str], prompt: str) -> np.ndarray:
+        calls.append(list(texts))
+        return np.array([[len(text), 0.0] for text in texts], dtype=np.float32)
+
+    for texts in (["a", "bb"], ["bb", "ccc"], [str(number) for number in range(12)], ["bb"]):
+        found = memo.look_up(texts, "", embed)
+        assert found[:, 0].tolist() == [len(text) for text in texts]
+        assert memo.held <= 100
+    assert calls == [["a", "bb"], ["ccc"], [str(number) for number in range(12)], ["bb"]]
 
 
 def test_nan_embeddings_are_an_error(evaluator: Evaluator, tiny: ModelRef, tasks: dict[str, TaskConfig]) -> None:
@@ -154,7 +173,7 @@ def test_nan_embeddings_are_an_error(evaluator: Evaluator, tiny: ModelRef, tasks
     loaded = evaluator._encoder(tiny).model
     next(loaded.parameters()).data.fill_(float("nan"))
     with pytest.raises(EvaluationError, match="holds NaN or infinity"):
-        evaluator.measure(tiny, tasks["sts"])
+        evaluator.measure(tiny, tasks["bitext"])
 
 
 def test_a_collapsed_model_is_an_error(evaluator: Evaluator, tiny: ModelRef, tasks: dict[str, TaskConfig]) -> None:

@@ -18,6 +18,7 @@ from boom_ray.evaluation.schedule import Job
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.events import Event, silent
 from boom_ray.store import Draft, Store
+from tests.evaluation.task_folders import write_jsonl
 from tests.tiny_model import make_tiny_model
 
 CACHED = """
@@ -32,6 +33,8 @@ assert [score.cached for score in found.scores] == [True], found
 heavy = {"ray", "mteb", "torch", "sentence_transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
+
+PAIRS = [(first, second) for first in ("cat", "dog", "bird") for second in ("tree", "river", "bank")] * 1500
 
 
 @pytest.mark.ray
@@ -60,6 +63,17 @@ def test_models_by_tasks_on_actors_then_from_the_store(
     second = evaluate(store, [tiny, other], config, events.append)
     assert second.scores == tuple(dataclasses.replace(score, cached=True) for score in first.scores)
     assert {event.note for event in events} == {"cached"}
+
+
+@pytest.mark.ray
+def test_a_big_task_is_shared_and_its_score_is_the_same_to_the_last_bit(
+    ray_cluster: None, tmp_path: Path, tiny: ModelRef
+) -> None:
+    rows = [{"sentence1": f"{a} {n}", "sentence2": f"{n} {b}", "score": n % 6} for n, (a, b) in enumerate(PAIRS)]
+    task = TaskConfig(name="big", path=str(write_jsonl(tmp_path / "big" / "test.jsonl", rows).parent), type="sts")
+    config = EvaluationConfig(in_domain=(task,), actors=3)
+    (score,) = evaluate(Store(tmp_path / "store"), [tiny], config).scores
+    assert score.value == Evaluator(Store(tmp_path / "alone"), config).measure(tiny, task)[1]["score"]
 
 
 @pytest.mark.ray
@@ -139,6 +153,7 @@ def test_models_need_different_names(tmp_path: Path, tiny: ModelRef) -> None:
     [
         ({}, 10, {"CPU": 4.0, "GPU": 0.0}, 4),
         ({}, 3, {"CPU": 4.0, "GPU": 0.0}, 3),
+        ({"actors": 4}, 3, {"CPU": 8.0, "GPU": 0.0}, 4),
         ({"actors": 2}, 10, {"CPU": 4.0, "GPU": 0.0}, 2),
         ({"actors": 9}, 10, {"CPU": 4.0, "GPU": 0.0}, 4),
         ({"cpus_per_actor": 0.1}, 99, {"CPU": 1.0, "GPU": 0.0}, 10),

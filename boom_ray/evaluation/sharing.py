@@ -1,0 +1,147 @@
+"""Big tasks shared: an actor that embeds many texts puts blocks of them on a board, and idle actors help.
+
+Blocks are the same whoever computes them, so the embeddings are the same to the last bit however many help. A helper
+that dies costs time only: who posted a block computes it in the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from boom_ray.artifacts.tokens import F32
+from boom_ray.evaluation.scores import ModelRef
+
+POLL_S = 0.1
+PATIENCE = 3.0
+"""A block that others have had for so many times as long as one takes here is computed here, too."""
+Compute = Callable[[Sequence[str], str], F32]
+
+
+@dataclass
+class Block:
+    """Texts to embed.
+
+    Attributes:
+        model: by which model.
+        prompt: what stands before each.
+        texts: the texts.
+        vectors: (n, d) when they are there.
+        is_taken: somebody works on it.
+    """
+
+    model: ModelRef
+    prompt: str
+    texts: Sequence[str]
+    vectors: F32 | None = None
+    is_taken: bool = False
+
+
+@dataclass
+class Board:
+    """Blocks that wait, are computed, or are done; runs as one Ray actor per evaluation."""
+
+    blocks: dict[int, Block] = field(default_factory=dict)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def post(self, model: ModelRef, prompt: str, blocks: Sequence[Sequence[str]]) -> list[int]:
+        """Put blocks on the board; returns their numbers."""
+        made = {next(self.numbers): Block(model, prompt, texts) for texts in blocks}
+        self.blocks |= made
+        return list(made)
+
+    def take(self, wanted: Sequence[int] | None = None, model: str | None = None) -> tuple[int, Block] | None:
+        """A block that nobody has; of these numbers, and of this model first; None if there is none."""
+        free = [
+            (number, block)
+            for number, block in self.blocks.items()
+            if not block.is_taken and (wanted is None or number in wanted)
+        ]
+        found = next((one for one in free if one[1].model.path == model), free[0] if free else None)
+        if found is not None:
+            found[1].is_taken = True
+        return found
+
+    def give(self, number: int, vectors: F32) -> None:
+        """The embeddings of a block; those of a block that is gone are let go."""
+        if number in self.blocks:
+            self.blocks[number].vectors = vectors
+
+    def release(self, number: int) -> None:
+        """A helper could not compute a block."""
+        if number in self.blocks:
+            self.blocks[number].is_taken = False
+
+    def collect(self, numbers: Sequence[int]) -> dict[int, F32]:
+        """Blocks that are done, which leave the board."""
+        done = {number: self.blocks[number].vectors for number in numbers if number in self.blocks}
+        found = {number: vectors for number, vectors in done.items() if vectors is not None}
+        for number in found:
+            del self.blocks[number]
+        return found
+
+
+class Sharer:
+    """One actor's access to the board.
+
+    Args:
+        call: calls a method of the board and waits for what it returns.
+        model: the model whose texts are posted.
+    """
+
+    def __init__(self, call: Callable[..., Any], model: ModelRef) -> None:
+        """Nothing is posted."""
+        self.call, self.model = call, model
+
+    def run(self, blocks: Sequence[Sequence[str]], prompt: str, compute: Compute) -> list[F32]:
+        """The embeddings of blocks, in their order, computed here and by whoever helps."""
+        numbers = self.call("post", self.model, prompt, blocks)
+        texts = dict(zip(numbers, blocks, strict=True))
+        found: dict[int, F32] = {}
+        longest = 0.0
+        while (taken := self.call("take", numbers)) is not None:
+            started = time.monotonic()
+            found[taken[0]] = compute(taken[1].texts, prompt)
+            longest = max(longest, time.monotonic() - started)
+            self.call("give", taken[0], found[taken[0]])
+        deadline = time.monotonic() + PATIENCE * max(longest, POLL_S)
+        while missing := [number for number in numbers if number not in found]:
+            found |= self.call("collect", missing)
+            rest = [number for number in missing if number not in found]
+            if rest and time.monotonic() > deadline:
+                found[rest[-1]] = compute(texts[rest[-1]], prompt)
+            elif rest:
+                time.sleep(POLL_S)
+        self.call("collect", numbers)
+        return [found[number] for number in numbers]
+
+
+def help_others(
+    call: Callable[..., Any], embed: Callable[[ModelRef, Sequence[str], str], F32], is_over: Callable[[], bool]
+) -> None:
+    """Compute blocks of others.
+
+    Args:
+        call: see `Sharer`.
+        embed: (model, texts, prompt) to embeddings.
+        is_over: asked when there is nothing to do; True ends it.
+    """
+    loaded = None
+    while True:
+        taken = call("take", None, loaded)
+        if taken is None:
+            if is_over():
+                return
+            time.sleep(POLL_S)
+            continue
+        number, block = taken
+        try:
+            vectors = embed(block.model, block.texts, block.prompt)
+        except BaseException:
+            call("release", number)
+            raise
+        loaded = block.model.path
+        call("give", number, vectors)

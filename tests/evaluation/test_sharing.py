@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from boom_ray.evaluation import sharing
+from boom_ray.evaluation.embedder import BLOCK_CHARACTERS, BLOCK_TEXTS, blocks
+from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.sharing import Board, Sharer, help_others
+
+MODEL = ModelRef("m", "/m", "f", "p")
+TEXTS = [[f"{block}-{place}" for place in range(3)] for block in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(sharing, "POLL_S", 0.001)
+
+
+def caller(board: Board):
+    """Calls one after the other, as an actor does."""
+    lock = threading.Lock()
+
+    def call(method: str, *arguments):
+        with lock:
+            return getattr(board, method)(*arguments)
+
+    return call
+
+
+def vectors(texts, prompt: str) -> np.ndarray:
+    return np.array([[hash((prompt, text)) % 1000, 1.0] for text in texts], dtype=np.float32)
+
+
+def expected() -> list[list[list[float]]]:
+    return [vectors(texts, "p: ").tolist() for texts in TEXTS]
+
+
+def test_alone_everything_is_computed_here():
+    board = Board()
+    found = Sharer(caller(board), MODEL).run(TEXTS, "p: ", vectors)
+    assert [one.tolist() for one in found] == expected()
+    assert board.blocks == {}
+
+
+def test_helpers_take_their_share_and_the_order_stays():
+    board, ended, helped = Board(), threading.Event(), []
+    call = caller(board)
+
+    def slowly(texts, prompt: str) -> np.ndarray:
+        time.sleep(0.02)
+        return vectors(texts, prompt)
+
+    def embed(model: ModelRef, texts, prompt: str) -> np.ndarray:
+        assert model == MODEL
+        helped.append(list(texts))
+        return slowly(texts, prompt)
+
+    helpers = [threading.Thread(target=help_others, args=(call, embed, ended.is_set)) for _ in range(2)]
+    for helper in helpers:
+        helper.start()
+    try:
+        found = Sharer(call, MODEL).run(TEXTS, "p: ", slowly)
+    finally:
+        ended.set()
+        for helper in helpers:
+            helper.join(10)
+    assert [one.tolist() for one in found] == expected()
+    assert 0 < len(helped) < len(TEXTS)
+    assert board.blocks == {}
+
+
+def test_a_helper_that_dies_with_a_block_costs_time_only():
+    board = Board()
+    call = caller(board)
+    own = iter(range(100))
+
+    def computing(texts, prompt: str) -> np.ndarray:
+        if next(own) == 0:
+            assert call("take", None, None) is not None  # a helper takes one, and is never heard of again
+        return vectors(texts, prompt)
+
+    found = Sharer(call, MODEL).run(TEXTS, "p: ", computing)
+    assert [one.tolist() for one in found] == expected()
+
+
+def test_a_helper_that_cannot_compute_a_block_gives_it_back():
+    board = Board()
+    call = caller(board)
+    (number, *_) = call("post", MODEL, "", TEXTS)
+
+    def broken(model: ModelRef, texts, prompt: str) -> np.ndarray:
+        raise ValueError("no such model here")
+
+    with pytest.raises(ValueError, match="no such model"):
+        help_others(call, broken, lambda: False)
+    assert call("take", [number]) is not None
+
+
+def test_helpers_prefer_the_model_they_have():
+    board, other = Board(), ModelRef("n", "/n", "f", "p")
+    board.post(MODEL, "", TEXTS[:2])
+    board.post(other, "", TEXTS[2:4])
+    taken = board.take(None, "/n")
+    assert taken is not None and taken[1].model == other
+    assert board.take(None, "/elsewhere")[1].model == MODEL
+
+
+def test_blocks_hold_all_texts_longest_first_within_their_limits():
+    texts = ["x" * size for size in (1, 300_000, 5, 200_000, 70_000, 0)] + ["ab"] * (BLOCK_TEXTS + 1)
+    found = blocks(texts)
+    assert sorted(place for block in found for place in block) == list(range(len(texts)))
+    lengths = [len(texts[place]) for block in found for place in block]
+    assert lengths == sorted(lengths, reverse=True)
+    for block in found:
+        assert len(block) == 1 or sum(len(texts[place]) for place in block) <= BLOCK_CHARACTERS
+        assert len(block) <= BLOCK_TEXTS
+    assert found[0] == [1]
