@@ -71,12 +71,7 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
 
     def train(key: str) -> None:
         member = json.loads((store_root / "member" / key / "artifact.json").read_text())
-        bag = next(
-            found
-            for path in (store_root / "bag").glob("*/artifact.json")
-            if (found := store.get("bag", path.parent.name)) and found.fingerprint == member["inputs"]["bag"]
-        )
-        plan = open_plan(store, bag.key)
+        plan = open_plan(store, bag_of(store_root, member["inputs"]["bag"]))
         encoder = load_encoder(base.folder, config.model, config.training.dropout)
         reader = BatchReader(corpus, config.training.negatives, config.seed, 0, 1)
         steps = member["figures"]["steps"]
@@ -103,6 +98,12 @@ def bare(config_path: str, store_root: Path, threads: int) -> None:
         timed(f"train {path.parent.name[:8]}", lambda key=path.parent.name: train(key))
     timed("merge", lambda: folders.append(merge(store_root, config, folders)))
     timed("evaluate", lambda: evaluate(resolved, folders))
+
+
+def bag_of(store_root: Path, fingerprint: str) -> str:
+    """Key of the bag with a fingerprint."""
+    paths = (store_root / "bag").glob("*/artifact.json")
+    return next(path.parent.name for path in paths if json.loads(path.read_text())["fingerprint"] == fingerprint)
 
 
 def tokenise(config: RunConfig, tokenizer: str) -> None:
