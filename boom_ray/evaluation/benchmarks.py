@@ -17,6 +17,7 @@ from boom_ray.evaluation.proxies import VERSION, load_data
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.hashing import U64, file_digest, normalized_text_key
 
+EMBEDDER = 2  # raise it when the same model's embeddings come out otherwise
 log = logging.getLogger(__name__)
 
 
@@ -91,6 +92,7 @@ def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> d
         "seed": config.seed,
         "precision": config.precision,
         "mteb": importlib.metadata.version("mteb"),
+        "embedder": EMBEDDER,
     }
     if task.path is not None:
         spec |= {"type": task.type, "language": task.language, "data": _digests(task)}

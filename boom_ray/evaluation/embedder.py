@@ -56,7 +56,16 @@ def make_embedder(model: SentenceTransformer, batch_size: int) -> Embedder:
     Args:
         model: loaded, on its device.
         batch_size: texts per forward pass where sentence-transformers must do it.
+
+    Raises:
+        ModelError: it has parts for queries and others for documents.
     """
+    lengths = [getattr(module, name, None) for module in model for name in ("query_length", "document_length")]
+    if any(type(module).__name__ == "Router" for module in model) or any(lengths):
+        raise ModelError(
+            "The model embeds queries and documents in different ways (a Router, or query_length and document_length), "
+            "which is not supported yet: its scores would be wrong. Evaluate it with mteb itself, see results."
+        )
     reason = unknown_part(model)
     if reason is None:
         return EngineEmbedder(model)
@@ -78,8 +87,16 @@ def unknown_part(model: SentenceTransformer) -> str | None:
         return "its tokenizer has no fast form"
     if model.truncate_dim is not None:
         return "its embeddings are cut"
-    if any(module.module_input_name != "sentence_embedding" for module in model if type(module).__name__ == "Dense"):
-        return "a Dense module reads something else than the embedding"
+    for module in model:
+        places = {getattr(module, "module_input_name", None), getattr(module, "module_output_name", None)}
+        if type(module).__name__ == "Dense" and places - {None, "sentence_embedding"}:
+            return "a Dense module is about something else than the embedding"
+    if set(getattr(transformer, "modality_config", None) or {"text": None}) != {"text"}:
+        return "it reads more than plain text"  # a chat template, for one, is put around every text
+    if getattr(transformer, "processing_kwargs", None):
+        return "its tokenizer has settings of its own"
+    if not hasattr(transformer.model.config, "hidden_size"):
+        return "its configuration does not say how wide it is"
     return None
 
 
@@ -119,7 +136,7 @@ class EngineEmbedder:
             micro_batch_tokens=GPU_TOKENS if on_gpu else CPU_TOKENS,
             pinned=on_gpu,
         )
-        self.tokenizer = _tokenizer(transformer.tokenizer, self.encoder.longest)
+        self.tokenizer = _tokenizer(transformer.tokenizer, self.encoder.table_room)
 
     def embed(self, texts: Sequence[str], prompt: str) -> F32:
         """See `Embedder`; texts of the same tokens are embedded once, so they are equal to the last bit."""
@@ -149,7 +166,7 @@ def _tokenizer(tokenizer: Any, room: int | None) -> Tokenizer:
     """The library's own tokenizer, which cuts texts as sentence-transformers would."""
     own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     own.no_padding()
-    limits = [limit for limit in (tokenizer.model_max_length, room) if limit is not None and limit < 1 << 31]
+    limits = [limit for limit in (tokenizer.model_max_length, room) if limit is not None and 0 < limit < 1 << 31]
     if limits:
         own.enable_truncation(int(min(limits)), direction=tokenizer.truncation_side)
     else:

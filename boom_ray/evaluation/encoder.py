@@ -141,13 +141,19 @@ class Memo:
         return vectors
 
 
-def task_prompts(model: ModelRef, task: TaskConfig, instruction: str) -> dict[str, str] | None:
+def task_prompts(
+    model: ModelRef, task: TaskConfig, instruction: str, parts: Sequence[str] = ()
+) -> dict[str, str] | None:
     """The prompts that the model's templates give for a task, in mteb's naming; None: those stored in the folder.
 
-    Texts of symmetric tasks (all but retrieval and reranking) are encoded as queries, as in training.
+    Texts of symmetric tasks (all but retrieval and reranking) are encoded as queries, as in training. ``parts`` names
+    the tasks that an aggregate of mteb is made of, which ask for prompts by their own names.
     """
     if not model.has_templates:
         return None
     passage = model.passage_template.removesuffix(TEXT).replace(TASK, task.passage_instruction)
     query = model.query_template.removesuffix(TEXT).replace(TASK, instruction)
-    return {task.name: query, f"{task.name}-document": passage}
+    found: dict[str, str] = {}
+    for name in (task.name, *parts):
+        found |= {name: query, f"{name}-document": passage}
+    return found

@@ -85,7 +85,8 @@ class Evaluator:
         encoder = self._encoder(model)
         encoder.sharer = Sharer(self.board, model) if self.board is not None else None
         loaded = load_task(task, self.config.seed, revision or "local")
-        encoder.use_prompts(task_prompts(model, task, _instruction(task, loaded)))
+        parts = [part.metadata.name for part in getattr(loaded, "tasks", ())]
+        encoder.use_prompts(task_prompts(model, task, _instruction(task, loaded), parts))
         queries = watch_queries(loaded)
         result = self._run(encoder, loaded)
         value = float(result.get_score())

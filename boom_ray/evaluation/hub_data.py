@@ -36,7 +36,11 @@ def _is_here(name: str) -> bool:
     import mteb
     from huggingface_hub import constants
 
-    path = str(mteb.get_task(name).metadata.dataset["path"])
+    metadata = mteb.get_task(name).metadata
+    parts = getattr(metadata, "tasks", None)  # an aggregate has no data of its own
+    if parts:
+        return all(_is_here(part.metadata.name) for part in parts)
+    path = str(metadata.dataset["path"])
     if Path(path).exists():
         return True
     folder = Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}" / "snapshots"

@@ -13,6 +13,7 @@ from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.comparison import TaskScore
 from boom_ray.evaluation.queries import FILE, read_queries
 from boom_ray.evaluation.scores import GROUPS, Group, ModelRef, Score
+from boom_ray.model.folder import modules, read_json, transformer_dir
 from boom_ray.store import Artifact, Store
 
 META = "model_meta.json"
@@ -87,9 +88,11 @@ def export(store: Store, models: Sequence[ModelRef], scores: Sequence[Score], ta
 def _write_meta(store: Store, model: ModelRef, folder: Path) -> None:
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-    config = json.loads((store.resolve(model.path) / "config.json").read_text(encoding="utf-8"))
+    place = store.resolve(model.path)
+    dense = [read_json(module.path / "config.json") for module in modules(place) if module.kind == "Dense"]
+    width = dense[-1]["out_features"] if dense else read_json(transformer_dir(place) / "config.json").get("hidden_size")
     name = model.name if "/" in model.name else f"boom_ray/{model.name}"
-    facts: dict[str, Any] = {"name": name, "revision": model.fingerprint[:16], "embed_dim": config.get("hidden_size")}
+    facts: dict[str, Any] = {"name": name, "revision": model.fingerprint[:16], "embed_dim": width}
     facts |= {"similarity_fn_name": ScoringFunction.COSINE, "framework": ["Sentence Transformers", "PyTorch"]}
     meta = ModelMeta.create_empty(overwrites=facts)
     (folder / META).write_text(json.dumps(meta.to_dict(), indent=1, default=str), encoding="utf-8")

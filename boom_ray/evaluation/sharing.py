@@ -6,9 +6,11 @@ that dies costs time only: who posted a block computes it in the end.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,7 @@ POLL_S = 0.1
 PATIENCE = 3.0
 """A block that others have had for so many times as long as one takes here is computed here, too."""
 Compute = Callable[[Sequence[str], str], F32]
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Block:
         texts: the texts.
         vectors: (n, d) when they are there.
         is_taken: somebody works on it.
+        is_refused: helpers could not compute it.
     """
 
     model: ModelRef
@@ -38,6 +42,7 @@ class Block:
     texts: Sequence[str]
     vectors: F32 | None = None
     is_taken: bool = False
+    is_refused: bool = False
 
 
 @dataclass
@@ -58,7 +63,7 @@ class Board:
         free = [
             (number, block)
             for number, block in self.blocks.items()
-            if not block.is_taken and (wanted is None or number in wanted)
+            if not block.is_taken and (number in wanted if wanted is not None else not block.is_refused)
         ]
         found = next((one for one in free if one[1].model.path == model), free[0] if free else None)
         if found is not None:
@@ -70,10 +75,16 @@ class Board:
         if number in self.blocks:
             self.blocks[number].vectors = vectors
 
-    def release(self, number: int) -> None:
-        """A helper could not compute a block."""
+    def refuse(self, number: int) -> None:
+        """A helper could not compute a block; who posted it must."""
         if number in self.blocks:
             self.blocks[number].is_taken = False
+            self.blocks[number].is_refused = True
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Nobody waits for these any more."""
+        for number in numbers:
+            self.blocks.pop(number, None)
 
     def collect(self, numbers: Sequence[int]) -> dict[int, F32]:
         """Blocks that are done, which leave the board."""
@@ -97,10 +108,26 @@ class Sharer:
         self.call, self.model = call, model
 
     def run(self, blocks: Sequence[Sequence[str]], prompt: str, compute: Compute) -> list[F32]:
-        """The embeddings of blocks, in their order, computed here and by whoever helps."""
-        numbers = self.call("post", self.model, prompt, blocks)
-        texts = dict(zip(numbers, blocks, strict=True))
+        """The embeddings of blocks, in their order, computed here and by whoever helps.
+
+        A board that is gone, with its machine for one, costs its help only.
+        """
+        try:
+            numbers = self.call("post", self.model, prompt, blocks)
+        except Exception as error:
+            log.warning("Big tasks are not shared any more: %s", error)
+            return [compute(texts, prompt) for texts in blocks]
         found: dict[int, F32] = {}
+        try:
+            self._share(dict(zip(numbers, blocks, strict=True)), prompt, compute, found)
+        finally:
+            with contextlib.suppress(Exception):
+                self.call("drop", numbers)
+        return [found[number] for number in numbers]
+
+    def _share(self, texts: Mapping[int, Sequence[str]], prompt: str, compute: Compute, found: dict[int, F32]) -> None:
+        """Fill ``found``."""
+        numbers = list(texts)
         longest = 0.0
         while (taken := self.call("take", numbers)) is not None:
             started = time.monotonic()
@@ -115,8 +142,6 @@ class Sharer:
                 found[rest[-1]] = compute(texts[rest[-1]], prompt)
             elif rest:
                 time.sleep(POLL_S)
-        self.call("collect", numbers)
-        return [found[number] for number in numbers]
 
 
 def help_others(
@@ -140,8 +165,9 @@ def help_others(
         number, block = taken
         try:
             vectors = embed(block.model, block.texts, block.prompt)
-        except BaseException:
-            call("release", number)
-            raise
+        except Exception as error:  # whoever posted it will meet the same error, or compute it
+            log.info("A block of %s could not be computed here: %s", block.model.name, error)
+            call("refuse", number)
+            continue
         loaded = block.model.path
         call("give", number, vectors)

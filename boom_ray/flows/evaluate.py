@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from boom_ray.config import EvaluateJobConfig, EvaluationConfig, ModelConfig
@@ -41,11 +41,15 @@ def evaluate_models(config: EvaluateJobConfig, started: float | None = None) -> 
     check_sources(None, config.evaluation)
     store = Store(store_root(config.store))
     refs = find_all(store, config.models)
-    _check_named(config, [ref.name for ref in refs])
+    names = [ref.name for ref in refs]
+    _check_named("card_of", config.card_of, names)
+    if not config.results:
+        _check_named("baseline", config.baseline, _run_names(config, names))
     corpus = find_artifact(store, config.contamination, "contamination") if config.contamination else None
     with workspace(config.store, config.tracking, config.cluster, ray_later=True) as space:
         resolved = with_embedded(space.store, config, space).evaluation
-        published = [_published(folder, resolved, [ref.name for ref in refs]) for folder in config.results]
+        published = _published(config.results, resolved, _run_names(config, names))
+        _check_named("baseline", config.baseline, [*_run_names(config, names), *(one.name for one in published)])
         models = _models(space, refs, config.model.full())
         if not is_complete(space.store, models, resolved):
             check_tasks(resolved)
@@ -67,11 +71,22 @@ def _contamination(space: Workspace, corpus: Artifact, tasks: EvaluationConfig) 
     return contamination(space.store, corpus, tasks, report=space)
 
 
-def _check_named(config: EvaluateJobConfig, names: list[str]) -> None:
-    for key in ("baseline", "card_of"):
-        wanted = getattr(config, key)
-        if wanted is not None and wanted not in names and not (key == "baseline" and config.results):
-            raise ConfigError(f"{key}: there is no model named {wanted}; there are {', '.join(names) or 'none'}.")
+def _run_names(config: EvaluateJobConfig, names: list[str]) -> list[str]:
+    """What models are called in comparisons: by their run, if they have one.
+
+    Raises:
+        ConfigError: a run is called as another model is.
+    """
+    alone = {name for entry, name in zip(config.models, names, strict=True) if entry.run is None}
+    clash = next((entry.run for entry in config.models if entry.run in alone), None)
+    if clash is not None:
+        raise ConfigError(f"models: there is a run {clash}, and a model of that name that is not of it; rename one.")
+    return list(dict.fromkeys(entry.run or name for entry, name in zip(config.models, names, strict=True)))
+
+
+def _check_named(key: str, wanted: str | None, names: list[str]) -> None:
+    if wanted is not None and wanted not in names:
+        raise ConfigError(f"{key}: there is no model named {wanted}; there are {', '.join(names) or 'none'}.")
 
 
 def _models(space: Workspace, refs: list[MemberRef], model: ModelConfig) -> list[ModelRef]:
@@ -88,11 +103,14 @@ def _models(space: Workspace, refs: list[MemberRef], model: ModelConfig) -> list
     return found
 
 
-def _published(folder: str, config: EvaluationConfig, taken: list[str]) -> Published:
-    name, scores, missing = read_published(Path(folder).expanduser(), config)
-    if name in taken:
-        raise ConfigError(f"results: {folder} is of {name}, and a model has that name; give it another.")
-    return Published(name, scores, missing)
+def _published(folders: Sequence[str], config: EvaluationConfig, taken: list[str]) -> list[Published]:
+    found: list[Published] = []
+    for folder in folders:
+        name, scores, missing = read_published(Path(folder).expanduser(), config)
+        if name in [*taken, *(one.name for one in found)]:
+            raise ConfigError(f"results: {folder} is of {name}, and another model has that name.")
+        found.append(Published(name, scores, missing))
+    return found
 
 
 def _all_scores(store: Store, evaluation: Evaluation, published: list[Published]) -> Mapping[str, Scores]:

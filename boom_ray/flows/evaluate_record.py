@@ -173,10 +173,11 @@ class EvaluateRecorder:
 
     def _compare(self, runs: Mapping[str, Runs]) -> Iterator[Comparison]:
         """Every model against the baseline: numbers, words and a picture each."""
-        first = self.config.baseline or next(iter(runs))
+        order = [entry.run or model.name for model, entry in zip(self.models, self.config.models, strict=True)]
+        first = self.config.baseline or next(iter([*order, *runs]))
         if first not in runs:
-            named = {model.name: entry.run for model, entry in zip(self.models, self.config.models, strict=True)}
-            first = named.get(first) or first
+            self._say(f"Nothing is compared: the baseline {first} has no scores.")
+            return
         for name, own in runs.items():
             if name == first:
                 continue

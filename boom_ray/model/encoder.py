@@ -89,19 +89,25 @@ class Encoder(nn.Module):
         room = getattr(self.core.config, "max_position_embeddings", None)
         return int(room) - self.first_position if room else None
 
+    @property
+    def table_room(self) -> int | None:
+        """The same, of a table that is looked up; None where positions are computed, which have no end."""
+        has_table = any(
+            isinstance(getattr(module, "position_embeddings", None), nn.Embedding) for module in self.core.modules()
+        )
+        return self.longest if has_table else None
+
     def check_length(self, longest: int) -> None:
         """Check that the model can read texts of so many tokens; positions that are computed have no end.
 
         Raises:
             ModelError: its table of positions is shorter.
         """
-        has_table = any(
-            isinstance(getattr(module, "position_embeddings", None), nn.Embedding) for module in self.core.modules()
-        )
-        if has_table and self.longest is not None and self.longest < longest:
+        room = self.table_room
+        if room is not None and room < longest:
             raise ModelError(
-                f"The base knows positions of {self.longest} tokens, and texts may have {longest}. Set "
-                f"corpus.max_query_tokens and corpus.max_passage_tokens to {self.longest} at most."
+                f"The base knows positions of {room} tokens, and texts may have {longest}. Set "
+                f"corpus.max_query_tokens and corpus.max_passage_tokens to {room} at most."
             )
 
     def blocks(self) -> list[nn.Module]:

@@ -232,6 +232,14 @@ def tensor_hashes(folder: Path, path: Path) -> Iterator[list[Any]]:
             yield [place, name, entry["dtype"], entry["shape"], state.hexdigest()]
 
 
+TEXT_FILES = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    "chat_template.jinja",
+)
+"""Files that decide what the tokens of a text are."""
+
+
 def prompts_digest(folder: Path) -> str:
     """Hash of all that turns a text into the transformer's input and its states into a vector, weights aside."""
     facts: dict[str, Any] = {"modules": [module.kind for module in modules(folder)]}
@@ -239,12 +247,16 @@ def prompts_digest(folder: Path) -> str:
     for path in (folder / "config_sentence_transformers.json", inner / "sentence_bert_config.json"):
         if path.exists():
             facts[path.name] = {**read_json(path), "__version__": None}
-    for module in modules(folder):
+    for number, module in enumerate(modules(folder)):
         if module.kind != "Transformer" and (module.path / "config.json").exists():
-            facts[module.kind] = read_json(module.path / "config.json")
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            name = module.kind if module.kind not in facts else f"{number} {module.kind}"
+            facts[name] = read_json(module.path / "config.json")
+    for name in TEXT_FILES:
         if (inner / name).exists():
             facts[name] = file_digest(inner / name)
+    for path in sorted(inner.glob("sentence_*_config.json")):
+        if path.name not in facts:  # what older versions called sentence_bert_config.json
+            facts[path.name] = read_json(path)
     return digest(facts)
 
 

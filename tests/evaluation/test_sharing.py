@@ -87,17 +87,39 @@ def test_a_helper_that_dies_with_a_block_costs_time_only():
     assert [one.tolist() for one in found] == expected()
 
 
-def test_a_helper_that_cannot_compute_a_block_gives_it_back():
+def test_what_a_helper_cannot_compute_is_left_to_who_posted_it():
     board = Board()
     call = caller(board)
-    (number, *_) = call("post", MODEL, "", TEXTS)
+    numbers = call("post", MODEL, "", TEXTS)
+    asked = []
 
     def broken(model: ModelRef, texts, prompt: str) -> np.ndarray:
+        asked.append(texts)
         raise ValueError("no such model here")
 
-    with pytest.raises(ValueError, match="no such model"):
-        help_others(call, broken, lambda: False)
-    assert call("take", [number]) is not None
+    help_others(call, broken, lambda: True)
+    assert asked == TEXTS  # each once, and the helper lives on
+    assert call("take", None) is None
+    assert call("take", numbers)[0] == numbers[0]
+
+
+def test_an_error_of_ones_own_leaves_nothing_on_the_board():
+    board = Board()
+
+    def broken(texts, prompt: str) -> np.ndarray:
+        raise ValueError("NaN")
+
+    with pytest.raises(ValueError, match="NaN"):
+        Sharer(caller(board), MODEL).run(TEXTS, "", broken)
+    assert board.blocks == {}
+
+
+def test_without_a_board_everything_is_computed_here():
+    def gone(method: str, *arguments: object) -> None:
+        raise RuntimeError("the actor died")
+
+    found = Sharer(gone, MODEL).run(TEXTS, "p: ", vectors)
+    assert [one.tolist() for one in found] == expected()
 
 
 def test_helpers_prefer_the_model_they_have():

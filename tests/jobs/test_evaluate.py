@@ -109,6 +109,7 @@ def test_published_results_stand_beside_models_and_nothing_is_computed_again(out
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("models.1.run=first", "models: there is a run first, and a model of that name that is not of it"),
         ("baseline=nobody", "baseline: there is no model named nobody; there are first, other"),
         ("evaluation.benchmarks=[{name: MTEB(xyz)}]", "has no benchmark MTEB(xyz); did you mean"),
         ("evaluation.benchmarks=[{name: BEIR}]", "The Hugging Face hub cannot be reached, and the data of 15 of"),
