@@ -34,10 +34,10 @@ def start(config: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
-    """Wait until a member in training has left a checkpoint."""
+    """Wait until a member in training has left a checkpoint that Ray has taken note of."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if list((folder / "store" / "training").glob("*/step*/progress.json")):
+        if any("step0" in path.read_text() for path in (folder / "store" / "training").glob("*/checkpoint_man*")):
             return
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         time.sleep(0.05)
