@@ -1,6 +1,6 @@
 """One contestant of `benchmarks/training.py`: FlagEmbedding's own finetuning on batches that are given to it.
 
-    /tmp/flag/bin/python benchmarks/training_flag.py SPEC.json
+    flag-venv/bin/python benchmarks/training_flag.py SPEC.json
 
 Runs under a Python that has FlagEmbedding 1.4.2 (with transformers 5.23: 5.24 lacks a module that it imports) and
 imports nothing of boom_ray. Dataset, collator, model, loss, optimizer and loop are FlagEmbedding's (encoder-only

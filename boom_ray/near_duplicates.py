@@ -8,7 +8,7 @@ Why characters, and five: of 300 real texts of 13 to 20 words in which one word 
 10 % at a threshold of 0.8, runs of five characters 70 %; with one letter changed 12 % and 100 %, with both halves
 swapped 0 % and 100 %. Only from 50 words on are they equal. Runs of four or three characters find more of short texts
 (82 % and 89 %), but between the training and test texts of 25 public sets they also report 1.2 and 1.6 times as many,
-which are mostly other instances of one template. Languages without spaces need no segmentation.
+which were not judged one by one. Languages without spaces need no segmentation.
 
 MinHash (Broder, "On the resemblance and containment of documents", 1997) with banded signatures, by the library
 datasketch, finds candidates; fewer than one in a million pairs at the threshold is missed, fewer above it, and every

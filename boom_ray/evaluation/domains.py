@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from boom_ray.config import DatasetConfig, EvaluationConfig, TaskConfig
+from boom_ray.evaluation.scores import GROUPS
 
-GROUPS = ("in_domain", "out_of_domain")
 log = logging.getLogger(__name__)
 
 

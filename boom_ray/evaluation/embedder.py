@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import nn
 
+from boom_ray.artifacts.tokens import F32
 from boom_ray.errors import ModelError
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.layout import set_layout
 from boom_ray.model.pooling import MODES
 from boom_ray.model.steps import StepSettings, embed
 
-F32 = npt.NDArray[np.float32]
 BLOCK_TEXTS, BLOCK_CHARACTERS = 4096, 1 << 18  # what is tokenised and cut at once, and what others may compute
 CPU_TOKENS, GPU_TOKENS = 2048, 32768  # of one forward pass
 log = logging.getLogger(__name__)
@@ -134,7 +133,6 @@ class EngineEmbedder:
             layout=set_layout(self.encoder, "auto"),
             pad_id=self.encoder.pad_id,
             micro_batch_tokens=GPU_TOKENS if on_gpu else CPU_TOKENS,
-            pinned=on_gpu,
         )
         self.tokenizer = _tokenizer(transformer.tokenizer, self.encoder.table_room)
 

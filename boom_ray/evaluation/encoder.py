@@ -13,10 +13,11 @@ from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderW
 from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 
+from boom_ray.artifacts.tokens import F32
 from boom_ray.config import TaskConfig
 from boom_ray.config.model import TASK, TEXT
 from boom_ray.errors import EvaluationError, ModelError
-from boom_ray.evaluation.embedder import F32, blocks, make_embedder
+from boom_ray.evaluation.embedder import blocks, make_embedder
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.evaluation.sharing import Sharer
 from boom_ray.model.folder import check_folder

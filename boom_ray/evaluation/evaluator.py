@@ -17,9 +17,9 @@ from mteb.abstasks import AbsTask
 from mteb.results import TaskResult
 from threadpoolctl import threadpool_limits
 
+from boom_ray.artifacts.tokens import F32
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
-from boom_ray.evaluation.embedder import F32
 from boom_ray.evaluation.encoder import Encoder, load_model, task_prompts
 from boom_ray.evaluation.local_tasks import load_task
 from boom_ray.evaluation.queries import watch_queries, write_queries

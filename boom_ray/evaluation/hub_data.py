@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from boom_ray.config import TaskConfig
 from boom_ray.errors import EvaluationError
 
 TIMEOUT_S = 10.0
+log = logging.getLogger(__name__)
 
 
 def check_data(tasks: Iterable[TaskConfig]) -> None:
@@ -29,6 +31,14 @@ def check_data(tasks: Iterable[TaskConfig]) -> None:
         f"machine: {', '.join(missing)}. On this machine: {', '.join(here) or 'none'}. Evaluate them once where there "
         f"is a network (its cache, HF_HOME, can be copied), or leave them out."
     )
+
+
+def warn_of_data(tasks: Iterable[TaskConfig]) -> None:
+    """The same as a warning, for jobs whose scores may be in the store already, or that have more to do than scores."""
+    try:
+        check_data(tasks)
+    except EvaluationError as error:
+        log.warning("%s", error)
 
 
 def _is_here(name: str) -> bool:

@@ -50,7 +50,7 @@ class EvaluationActor:
         found: tuple[str, dict[str, Any]] = self._load().score(job.model, job.task, job.spec, job.inputs)
         return found
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]  # as Ray annotates it
     def help(self) -> None:
         """Embed blocks of other actors' tasks, until the actor is killed."""
         from boom_ray.evaluation.sharing import help_others

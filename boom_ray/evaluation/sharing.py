@@ -6,7 +6,6 @@ that dies costs time only: who posted a block computes it in the end.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import time
@@ -106,39 +105,46 @@ class Sharer:
     def __init__(self, call: Callable[..., Any], model: ModelRef) -> None:
         """Nothing is posted."""
         self.call, self.model = call, model
+        self.is_gone = False
 
     def run(self, blocks: Sequence[Sequence[str]], prompt: str, compute: Compute) -> list[F32]:
         """The embeddings of blocks, in their order, computed here and by whoever helps.
 
         A board that is gone, with its machine for one, costs its help only.
         """
-        try:
-            numbers = self.call("post", self.model, prompt, blocks)
-        except Exception as error:
-            log.warning("Big tasks are not shared any more: %s", error)
-            return [compute(texts, prompt) for texts in blocks]
+        numbers = self._ask([], "post", self.model, prompt, blocks) or list(range(len(blocks)))
         found: dict[int, F32] = {}
         try:
             self._share(dict(zip(numbers, blocks, strict=True)), prompt, compute, found)
         finally:
-            with contextlib.suppress(Exception):
-                self.call("drop", numbers)
+            self._ask(None, "drop", numbers)
         return [found[number] for number in numbers]
+
+    def _ask(self, otherwise: Any, method: str, *arguments: Any) -> Any:
+        """What the board says; ``otherwise`` once it is gone."""
+        if self.is_gone:
+            return otherwise
+        try:
+            return self.call(method, *arguments)
+        except Exception as error:  # whatever Ray raises for an actor that died
+            self.is_gone = True
+            log.warning("Big tasks are not shared any more: %s", error)
+            return otherwise
 
     def _share(self, texts: Mapping[int, Sequence[str]], prompt: str, compute: Compute, found: dict[int, F32]) -> None:
         """Fill ``found``."""
         numbers = list(texts)
         longest = 0.0
-        while (taken := self.call("take", numbers)) is not None:
+        while (taken := self._ask(None, "take", numbers)) is not None:
             started = time.monotonic()
             found[taken[0]] = compute(taken[1].texts, prompt)
             longest = max(longest, time.monotonic() - started)
-            self.call("give", taken[0], found[taken[0]])
+            self._ask(None, "give", taken[0], found[taken[0]])
         deadline = time.monotonic() + PATIENCE * max(longest, POLL_S)
         while missing := [number for number in numbers if number not in found]:
-            found |= self.call("collect", missing)
+            found |= self._ask({}, "collect", missing)
             rest = [number for number in missing if number not in found]
-            if rest and time.monotonic() > deadline:
+            if rest and (self.is_gone or time.monotonic() > deadline):
                 found[rest[-1]] = compute(texts[rest[-1]], prompt)
             elif rest:
                 time.sleep(POLL_S)

@@ -15,10 +15,11 @@ from boom_ray.evaluation.report import Row, markdown, table
 from boom_ray.evaluation.results import Scores, export, prompt_warnings, used_prompts
 from boom_ray.evaluation.scores import GROUPS, Evaluation, ModelRef
 from boom_ray.flows.comparison_pictures import cost_quality, gain_bars, pareto, radar
-from boom_ray.flows.evaluation_card import stored_prompts, with_scores
+from boom_ray.flows.evaluation_card import with_scores
 from boom_ray.flows.summary import by_task, say_table
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
+from boom_ray.model.folder import stored_prompts
 from boom_ray.store import Artifact
 
 NOT_IN_RESULT = ("store", "tracking", "cluster", "export")
@@ -193,7 +194,7 @@ class EvaluateRecorder:
         said = []
         if self.config.export is not None:
             target = Path(self.config.export).expanduser().absolute()
-            export(self.space.store, self.models, evaluation.scores, target)
+            folders = export(self.space.store, self.models, evaluation.scores, target)
             said.append(f"mteb's result files: {target}/MODEL/REVISION/")
         if self.config.card_of is not None:
             model = next(one for one in self.models if one.name == self.config.card_of)
@@ -201,9 +202,9 @@ class EvaluateRecorder:
             self.run.text("model_card.md", card)
             said.append(f"Card of {model.name} with its scores: in MLflow, model_card.md")
             if self.config.export is not None:
-                place = Path(self.config.export).expanduser().absolute() / model.name / model.fingerprint[:16]
-                (place / "README.md").write_text(card, encoding="utf-8")
-                said[-1] += f", and {place / 'README.md'}"
+                place = folders[self.models.index(model)] / "README.md"
+                place.write_text(card, encoding="utf-8")
+                said[-1] += f", and {place}"
         return said
 
     def _last_words(self, comparisons: Sequence[Comparison], places: Sequence[str]) -> None:

@@ -7,16 +7,6 @@ from pathlib import Path
 
 from boom_ray.evaluation.comparison import TaskScore
 from boom_ray.evaluation.scores import ModelRef
-from boom_ray.model.folder import read_json
-
-PROMPTS = "config_sentence_transformers.json"
-
-
-def stored_prompts(folder: Path) -> dict[str, str]:
-    """The prompts that a model's folder stores, by name."""
-    path = folder / PROMPTS
-    found = read_json(path).get("prompts") if path.exists() else None
-    return {name: text for name, text in (found or {}).items() if text is not None}
 
 
 def with_scores(folder: Path, model: ModelRef, scores: Mapping[str, TaskScore]) -> str:

@@ -10,7 +10,7 @@ from boom_ray.corpus.ingest import TokenizerSpec, ingest
 from boom_ray.errors import MergeError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
 from boom_ray.evaluation.held_out import near_texts
-from boom_ray.evaluation.hub_data import check_data
+from boom_ray.evaluation.hub_data import warn_of_data
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation
 from boom_ray.flows.dry_run import geometry_line, plan_lines
@@ -74,7 +74,7 @@ def merge_models(config: MergeJobConfig, started: float | None = None) -> int:
 def _stages(space: Workspace, inputs: MergeInputs, config: MergeJobConfig, started: float) -> Evaluation:
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
-    check_data(resolved.evaluation.all_tasks)
+    warn_of_data(resolved.evaluation.all_tasks)
     recorder = MergeRecorder(space, config, inputs, started)
     ground = _ground(space, inputs, resolved)
     ready = prepare(space, inputs, config.merge, ground)

@@ -18,7 +18,7 @@ from boom_ray.hashing import digest
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.product.card import CardFacts, CardMember, model_card
 from boom_ray.merging.run import MODEL, release
-from boom_ray.model.folder import read_json
+from boom_ray.model.folder import stored_prompts
 from boom_ray.store import Artifact
 from boom_ray.tracking import Run
 
@@ -165,7 +165,7 @@ class MergeRecorder:
             recipe=merged.spec,
             members=members,
             datasets={},
-            prompts=_prompts(merged.local() / MODEL),
+            prompts=stored_prompts(merged.local() / MODEL),
             scores=[means(row) for row in rows],
             lineage=lineage | lineage_of_data(ready),
             found=what_was_found(ready),
@@ -177,8 +177,3 @@ def _origin(path: str) -> str:
     """Where a model came from: folders by their whole path, so that none is taken for a hub name."""
     folder = Path(path).expanduser()
     return str(folder.absolute()) if path and folder.is_dir() else path
-
-
-def _prompts(folder: Path) -> dict[str, str]:
-    path = folder / "config_sentence_transformers.json"
-    return dict(read_json(path).get("prompts") or {}) if path.exists() else {}

@@ -15,7 +15,7 @@ from boom_ray.errors import DataError, EvaluationError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts
 from boom_ray.evaluation.domains import trained_domains
 from boom_ray.evaluation.held_out import near_texts
-from boom_ray.evaluation.hub_data import check_data
+from boom_ray.evaluation.hub_data import warn_of_data
 from boom_ray.evaluation.progress import FolderScorer, chosen_tasks
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
@@ -115,7 +115,7 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     source = load_base(config)
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
-    check_data(resolved.evaluation.all_tasks)
+    warn_of_data(resolved.evaluation.all_tasks)
     base = make_base(space.store, source.job(config), space)
     _check_rules(config, base)
     held_out = evaluation_texts(resolved.evaluation) if config.corpus.decontaminate else {}

@@ -260,6 +260,13 @@ def prompts_digest(folder: Path) -> str:
     return digest(facts)
 
 
+def stored_prompts(folder: Path) -> dict[str, str]:
+    """The prompts that a sentence-transformers folder stores, by name."""
+    path = folder / "config_sentence_transformers.json"
+    found = read_json(path).get("prompts") if path.exists() else None
+    return {name: text for name, text in (found or {}).items() if text is not None}
+
+
 def max_sequence_length(folder: Path) -> int | None:
     """Longest text that a sentence-transformers folder says it reads, in tokens; None if it does not say."""
     path = transformer_dir(folder) / "sentence_bert_config.json"

@@ -57,4 +57,4 @@ def _divert(table: nn.Embedding, grad: torch.Tensor) -> None:
     def forward(ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, _Lookup.apply(ids, table.weight, table, grad))
 
-    table.forward = forward  # type: ignore[method-assign]
+    table.forward = forward  # type: ignore[method-assign]  # of this one layer, on purpose

@@ -211,6 +211,7 @@ class Loop:
         bad = self.guard.judge(self.progress.step - 1, [work.batch for work in many], losses, norm)
         set_rate(self.optimizer, rate)
         # AdamW divides gradients by the one and changes nothing where the other is 1, without the host knowing either.
+        # Fused optimisers read both from attributes that torch's annotations do not know.
         clipped = (norm + 1e-6) / self.config.max_grad_norm
         self.optimizer.grad_scale = clipped.clamp(min=1.0).to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]

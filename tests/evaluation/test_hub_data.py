@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from boom_ray.config import TaskConfig
 from boom_ray.errors import EvaluationError
-from boom_ray.evaluation.hub_data import check_data
+from boom_ray.evaluation.hub_data import check_data, warn_of_data
 
 NAMED = [TaskConfig(name="STS12"), TaskConfig(name="STS13")]
 
@@ -46,10 +46,12 @@ def hub() -> Iterator[str]:
     thread.join()
 
 
-def test_without_a_network_every_task_is_said_to_be_here_or_missing(cache):
+def test_without_a_network_every_task_is_said_to_be_here_or_missing(cache, caplog):
     cache("STS12")
     with pytest.raises(EvaluationError, match=r"1 of mteb's tasks .*: STS13\. On this machine: STS12\."):
         check_data([*NAMED, TaskConfig(name="own", path="/nowhere", type="sts")])
+    warn_of_data(NAMED)
+    assert "STS13. On this machine: STS12." in caplog.text
     cache("STS13")
     check_data(NAMED)
 

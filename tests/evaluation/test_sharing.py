@@ -114,11 +114,17 @@ def test_an_error_of_ones_own_leaves_nothing_on_the_board():
     assert board.blocks == {}
 
 
-def test_without_a_board_everything_is_computed_here():
-    def gone(method: str, *arguments: object) -> None:
-        raise RuntimeError("the actor died")
+@pytest.mark.parametrize("calls", [0, 1, 2, 5])
+def test_a_board_that_goes_costs_its_help_only(calls):
+    """Before anything is posted, before the first block, while blocks are computed."""
+    call, left = caller(Board()), iter(range(calls))
 
-    found = Sharer(gone, MODEL).run(TEXTS, "p: ", vectors)
+    def going(method: str, *arguments: object) -> object:
+        if next(left, None) is None:
+            raise RuntimeError("the actor died")
+        return call(method, *arguments)
+
+    found = Sharer(going, MODEL).run(TEXTS, "p: ", vectors)
     assert [one.tolist() for one in found] == expected()
 
 
