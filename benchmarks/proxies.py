@@ -41,7 +41,7 @@ from boom_ray.store import Store, artifact_key
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TASKS = ("stsb", "mqp", "scifact", "conala", "wikiqa:reranking", "trec6", "banking77", "clu_20news")
-TYPES = {"duplicates": "pair", "reranking+retrieval": "retrieval"}
+TYPES = {"duplicates": "reranking", "reranking+retrieval": "retrieval"}
 MEAN = "mean over tasks"
 Figures = dict[str, Any]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ class BagRule:
         replacement: ``none``, ``poisson`` or ``multinomial``.
         nested: draws of all ratios use one order, so that smaller bags are subsets of larger ones.
         complement: the bag is what the rule leaves out instead of what it takes.
+        datasets: the datasets that it draws from; empty: all. Of each it holds what a bag of all datasets would.
     """
 
     ratio: float
@@ -38,6 +39,19 @@ class BagRule:
     replacement: Literal["none", "poisson", "multinomial"] = "none"
     nested: bool = False
     complement: bool = False
+    datasets: tuple[str, ...] = ()
+
+    def draws_from(self, dataset: str) -> bool:
+        """Whether the bag may hold examples of a dataset."""
+        return not self.datasets or dataset in self.datasets
+
+    def draw_identity(self) -> dict[str, Any]:
+        """The fields that say what is drawn of a dataset."""
+        return {name: value for name, value in asdict(self).items() if name != "datasets"}
+
+    def identity(self) -> dict[str, Any]:
+        """All fields as JSON; the datasets only if not all are meant, so that keys of bags of all datasets stay."""
+        return self.draw_identity() | ({"datasets": sorted(self.datasets)} if self.datasets else {})
 
     def key(self, dataset: str) -> int:
         """Stream key of the draw in one dataset; bags of different ratios are independent unless nested."""
@@ -46,24 +60,31 @@ class BagRule:
 
 
 def quotas(
-    sizes: Mapping[str, int], temperature: float, caps: Mapping[str, int], max_examples: int | None
+    sizes: Mapping[str, int],
+    temperature: float,
+    caps: Mapping[str, int],
+    max_examples: int | None,
+    weights: Mapping[str, float] | None = None,
 ) -> dict[str, int]:
     """How many examples of each dataset may enter bags.
 
-    With n_d the size after its cap, the quota is min(n_d, s·n_d^(1/T)). Without ``max_examples``, s makes the smallest
-    dataset whole (T = 1 keeps every size); with it, s makes the quotas sum to it as far as datasets have that many.
+    With n_d the size after its cap and w_d the weight, the quota is min(n_d, s·w_d·n_d^(1/T)). Without
+    ``max_examples``, s makes the first dataset whole that can be, with equal weights the smallest (T = 1 keeps every
+    size); with it, s makes the quotas sum to it as far as datasets have that many.
 
     Args:
         sizes: dataset to number of examples.
         temperature: T ≥ 1; larger is flatter.
         caps: dataset to its most examples.
         max_examples: most examples of all datasets, or None.
+        weights: dataset to its weight, 1 where it is absent.
 
     Returns:
         dataset to quota, each at least 1 where the dataset is not empty.
     """
     capped = {name: min(size, caps.get(name, size)) for name, size in sizes.items()}
-    powers = {name: size ** (1 / temperature) for name, size in capped.items() if size}
+    factors = weights or {}
+    powers = {name: factors.get(name, 1.0) * size ** (1 / temperature) for name, size in capped.items() if size}
     if not powers:
         return capped
     if max_examples is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from boom_ray.artifacts.plan import BAG, I64, Plan
 from boom_ray.artifacts.tokens import open_corpus
 from boom_ray.bags.overlap import Overlap, overlap
 from boom_ray.bags.sampling import BagRule, draw_rows, pool_rows, quotas
-from boom_ray.bags.schedules import batch_level_shuffling
+from boom_ray.bags.schedules import Schedule
 from boom_ray.config import BagConfig, BagsConfig
 from boom_ray.errors import ConfigError, DataError
 from boom_ray.events import Event, Report, silent
-from boom_ray.hashing import U64
+from boom_ray.hashing import U64, canonical_json
 from boom_ray.runtime import cause
 from boom_ray.store import Artifact, Draft, Store, artifact_key
 
@@ -36,33 +36,35 @@ class BagJob:
         rule: which examples.
         order_seed: seed of the order of steps.
         batch_size: queries per step.
-        epochs: passes over the bag.
+        epochs: passes over the bag, see `boom_ray.bags.schedules.batches.passes`.
         mixture: temperature, caps and max_examples of the run.
         pool_seed: seed of the choice of examples under caps, the same for all bags of a run.
         corpus: fingerprint of the corpus.
         parts: dataset to the keys of its parts.
+        schedule: how the bag becomes steps.
     """
 
     name: str
     rule: BagRule
     order_seed: int
     batch_size: int
-    epochs: int
+    epochs: float
     mixture: dict[str, Any]
     pool_seed: int
     corpus: str
     parts: dict[str, list[str]]
+    schedule: Schedule = field(default_factory=Schedule)
 
     def spec(self) -> dict[str, Any]:
         """The fields that determine the bag's content."""
         return {
-            "rule": asdict(self.rule),
+            "rule": self.rule.identity(),
             "order_seed": self.order_seed,
             "batch_size": self.batch_size,
             "epochs": self.epochs,
             "mixture": self.mixture,
             "pool_seed": self.pool_seed,
-            "schedule": "batch-level-shuffling",
+            "schedule": self.schedule.identity(),
         }
 
     def inputs(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def rule_of(bag: BagConfig, bags: BagsConfig, seed: int) -> BagRule:
         replacement=source.replacement,
         nested=bags.nested,
         complement=bag.complement_of is not None,
+        datasets=tuple(sorted(source.datasets)),
     )
 
 
@@ -106,11 +109,12 @@ def make_bags(store: Store, jobs: list[BagJob], report: Report = silent) -> dict
         report: told of each finished bag.
 
     Returns:
-        name to artifact: files ``plan-*.npy`` and ``rows-<number of dataset>.npy``; figures ``examples`` (with
-        repeats), ``datasets``, ``steps`` and ``left_over`` (examples of incomplete batches, per dataset and epoch).
+        name to artifact: files ``plan-*.npy`` and ``rows-<number of dataset>.npy``; figures ``datasets`` (those it
+        draws from), ``examples`` of each (with repeats), ``steps``, ``left_over`` (of each, the examples that the first
+        pass over it does not use; in batch-level shuffling those of the incomplete batch) and perhaps ``stages``.
 
     Raises:
-        DataError: a bag gives no step, because every dataset is smaller than a batch.
+        DataError: a bag gives no step, because there are fewer examples than a batch.
     """
     found = {job.name: store.get(BAG, job.key) for job in jobs}
     todo = [job for job in jobs if found[job.name] is None]
@@ -148,13 +152,9 @@ def _draw(store: Store, job: BagJob) -> Artifact:
     def build(draft: Draft) -> None:
         corpus = {name: dataset.ids for name, dataset in open_corpus(store, job.parts).items()}
         rows = bag_rows(corpus, job)
-        plan = batch_level_shuffling(rows, corpus, job.batch_size, job.epochs, job.order_seed)
+        plan = job.schedule.plan(rows, corpus, job.batch_size, job.epochs, job.order_seed)
         if not len(plan):
-            sizes = ", ".join(f"{name} {len(chosen)}" for name, chosen in rows.items())
-            raise DataError(
-                f"Bag {job.name} gives no step: no dataset has training.batch_size={job.batch_size} examples in it "
-                f"({sizes}). Lower the batch size or raise the ratio."
-            )
+            raise DataError(_no_step(job, {name: len(chosen) for name, chosen in rows.items()}))
         plan.save(draft.path)
         for index, name in enumerate(plan.datasets):
             np.save(draft.path / f"rows-{index}.npy", rows[name], allow_pickle=False)
@@ -162,29 +162,54 @@ def _draw(store: Store, job: BagJob) -> Artifact:
             "steps": len(plan),
             "examples": {name: len(chosen) for name, chosen in rows.items()},
             "datasets": list(plan.datasets),
-            "left_over": {name: len(chosen) % job.batch_size for name, chosen in rows.items()},
+            "left_over": left_over(plan, {name: len(chosen) for name, chosen in rows.items()}),
         }
-        draft.fingerprint = _fingerprint(plan, corpus)
+        if plan.stages:
+            draft.figures["stages"] = [asdict(stage) for stage in plan.stages]
+        draft.fingerprint = fingerprint(plan, corpus)
 
     return store.materialize(BAG, job.spec(), job.inputs(), build, VERSION)
 
 
+def _no_step(job: BagJob, sizes: Mapping[str, int]) -> str:
+    what = {"example-mixing": "all datasets together have not", "two-stage": "no dataset of a stage has"}
+    found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    return (
+        f"Bag {job.name} gives no step: {what.get(job.schedule.kind, 'no dataset has')} "
+        f"training.batch_size={job.batch_size} examples in it ({found}). Lower the batch size or raise the ratio."
+    )
+
+
 def bag_rows(ids: Mapping[str, U64], job: BagJob) -> dict[str, I64]:
-    """Dataset to ascending rows of the bag."""
+    """Dataset to ascending rows of the bag, of those datasets that it draws from."""
     share = quotas({name: len(values) for name, values in ids.items()}, **job.mixture)
     return {
         name: draw_rows(values, pool_rows(values, share[name], job.pool_seed, name), job.rule, name)
         for name, values in ids.items()
+        if job.rule.draws_from(name)
     }
 
 
-def _fingerprint(plan: Plan, ids: Mapping[str, U64]) -> str:
-    """Hash of which examples come in which order."""
+def left_over(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Dataset to its examples that the first pass over it does not use; all of them if no step is of it."""
+    lengths = np.diff(plan.offsets)
+    found = dict(sizes)
+    for index, name in enumerate(plan.datasets):
+        own = plan.dataset == index
+        if own.any():
+            found[name] -= int(lengths[own & (plan.epoch == plan.epoch[own].min())].sum())
+    return found
+
+
+def fingerprint(plan: Plan, ids: Mapping[str, U64]) -> str:
+    """Hash of which examples come in which order, and in which stages."""
     state = xxhash.xxh3_128()
     for index, name in enumerate(plan.datasets):
         state.update(name.encode())
         state.update(ids[name].tobytes())
         state.update(np.int64(index).tobytes())
-    for array in (plan.dataset, plan.epoch, plan.offsets, plan.rows):
+    for array in plan.arrays().values():
         state.update(array.tobytes())
+    if plan.stages:
+        state.update(canonical_json([asdict(stage) for stage in plan.stages]).encode())
     return state.hexdigest()

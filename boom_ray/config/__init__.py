@@ -11,13 +11,27 @@ from boom_ray.config.merge import MergeConfig, ProbeConfig, RuleConfig
 from boom_ray.config.merge_job import MemberConfig, MergeJobConfig
 from boom_ray.config.model import DenseConfig, LoraConfig, ModelConfig
 from boom_ray.config.run import RunConfig
+from boom_ray.config.schedule import ScheduleConfig, StageConfig
 from boom_ray.config.section import Section
-from boom_ray.config.training import MatryoshkaConfig, ProgressScoresConfig, ResourcesConfig, TrainingConfig
+from boom_ray.config.study import ArmConfig, ClaimConfig, ClusterArmConfig, StudyConfig, StudySection
+from boom_ray.config.sweep import ObjectiveConfig, ParameterConfig, SearchConfig, SimplexConfig, SweepConfig
+from boom_ray.config.training import (
+    AverageLastConfig,
+    MatryoshkaConfig,
+    ProgressScoresConfig,
+    ResourcesConfig,
+    TrainingConfig,
+)
+from boom_ray.config.update import NewDataConfig, NewTasksConfig, UpdateConfig
 
 __all__ = [
+    "ArmConfig",
+    "AverageLastConfig",
     "BagConfig",
     "BagsConfig",
     "BenchmarkConfig",
+    "ClaimConfig",
+    "ClusterArmConfig",
     "ClusterConfig",
     "ColumnsConfig",
     "CorpusConfig",
@@ -36,15 +50,27 @@ __all__ = [
     "ModelConfig",
     "ModelEntry",
     "NearDuplicatesConfig",
+    "NewDataConfig",
+    "NewTasksConfig",
+    "ObjectiveConfig",
+    "ParameterConfig",
     "ProbeConfig",
     "ProgressScoresConfig",
     "ResourcesConfig",
     "RuleConfig",
     "RunConfig",
+    "ScheduleConfig",
+    "SearchConfig",
     "Section",
+    "SimplexConfig",
+    "StageConfig",
+    "StudyConfig",
+    "StudySection",
+    "SweepConfig",
     "TaskConfig",
     "TrackingConfig",
     "TrainingConfig",
+    "UpdateConfig",
     "load_config",
     "to_yaml",
 ]

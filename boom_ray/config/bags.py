@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from boom_ray.config.corpus import DatasetConfig
+from boom_ray.config.schedule import ScheduleConfig
 from boom_ray.config.section import Section
 
 RESERVED = frozenset({"core", "base", "merged", "baseline-100"})
@@ -13,7 +16,7 @@ Replacement = Literal["none", "poisson", "multinomial"]
 
 
 class BagConfig(Section):
-    """One bag: a rule, not a copy. Either a ratio or the complement of another bag."""
+    """One bag: a rule, not a copy. Either a ratio or the complement of another bag, which has the same datasets."""
 
     name: str = Field(description="unique name of the bag", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     ratio: float | None = Field(None, gt=0, le=1, description="share of every dataset, in (0, 1]")
@@ -25,10 +28,17 @@ class BagConfig(Section):
     replacement: Replacement = Field(
         "none", description="none: each example at most once; poisson or multinomial: bootstrap counts of mean ratio"
     )
+    datasets: tuple[str, ...] = Field((), description="names of the datasets that it draws from; empty: all")
+
+    def identity(self) -> dict[str, Any]:
+        """As for every section; ``datasets`` only if there are some, so that keys of bags of all datasets stay."""
+        found = super().identity()
+        return found if self.datasets else {name: value for name, value in found.items() if name != "datasets"}
 
     def rule(self, seed: int) -> tuple[object, ...]:
         """What tells this bag from others of a run with that seed; its name does not matter."""
-        return (self.ratio, self.complement_of, seed if self.seed is None else self.seed, self.draw, self.replacement)
+        own = (self.ratio, self.complement_of, seed if self.seed is None else self.seed, self.draw, self.replacement)
+        return (*own, *sorted(self.datasets))
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -36,6 +46,10 @@ class BagConfig(Section):
             raise ValueError(f"bag {self.name}: give either ratio or complement_of")
         if self.complement_of is not None and self.replacement != "none":
             raise ValueError(f"bag {self.name}: a complement is drawn without replacement")
+        if self.complement_of is not None and self.datasets:
+            raise ValueError(f"bag {self.name}: a complement has the datasets of the bag that it completes")
+        if len(set(self.datasets)) < len(self.datasets):
+            raise ValueError(f"bag {self.name}: a dataset may be named once only (got {', '.join(self.datasets)})")
         return self
 
 
@@ -49,6 +63,14 @@ class MixtureConfig(Section):
         {}, description="most examples of a dataset, by its name; examples"
     )
     max_examples: int | None = Field(None, ge=1, description="most examples of all datasets together; examples")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="factor on a dataset's quota, by its name, as far as datasets have that many examples"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """As for every section; ``weights`` only if there are some, so that keys of bags without them stay."""
+        found = super().identity()
+        return found if self.weights else {name: value for name, value in found.items() if name != "weights"}
 
 
 class BagsConfig(Section):
@@ -60,9 +82,14 @@ class BagsConfig(Section):
     members: tuple[BagConfig, ...] = Field((), description="bags by name; replaces ratios when not empty")
     core_ratio: float = Field(0.4, gt=0, le=1, description="share of every dataset kept as core for updates")
     mixture: MixtureConfig = Field(MixtureConfig(), description="caps and temperature")
-    schedule: Literal["batch-level-shuffling"] = Field(
-        "batch-level-shuffling", description="how examples become steps: every step is one dataset, steps are shuffled"
+    schedule: ScheduleConfig = Field(
+        ScheduleConfig(), description="how examples become steps; by default every step is one dataset, all shuffled"
     )
+
+    def identity(self) -> dict[str, Any]:
+        """As for every section; batch-level shuffling is a bare word, as in the keys of earlier versions."""
+        found = super().identity()
+        return found | ({"schedule": self.schedule.kind} if self.schedule.is_plain else {})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,6 +115,21 @@ class BagsConfig(Section):
             if other.complement_of is not None or other.replacement != "none":
                 raise ValueError(f"bag {bag.name}: {other.name} must be a ratio drawn without replacement")
         return self
+
+    def check_datasets(self, datasets: Sequence[DatasetConfig]) -> None:
+        """Check the names of datasets that bags and their schedule have.
+
+        Raises:
+            ValueError: one is none of the corpus's.
+        """
+        known = {dataset.name for dataset in datasets}
+        for bag in self.members:
+            for name in bag.datasets:
+                if name not in known:
+                    raise ValueError(
+                        f"bags.members: bag {bag.name} names {name}, which is none of the datasets {sorted(known)}"
+                    )
+        self.schedule.check(datasets)
 
     def resolved(self) -> tuple[BagConfig, ...]:
         """The bags by name: ``members`` as given, else one per ratio, named by its percentage (``bag-80``)."""

@@ -12,6 +12,7 @@ from boom_ray.config.corpus import CorpusConfig
 from boom_ray.config.evaluation import EvaluationConfig
 from boom_ray.config.merge import MergeConfig
 from boom_ray.config.model import ModelConfig
+from boom_ray.config.schedule import EVEN
 from boom_ray.config.section import Section
 from boom_ray.config.training import ELASTIC_DROPOUT, TrainingConfig
 
@@ -43,9 +44,19 @@ class RunConfig(Section):
             if twin is not None:
                 raise ValueError(f"bags {twin} and {bag.name} are the same draw; give one another draw or seed")
         known = {dataset.name for dataset in self.corpus.datasets}
-        for name in self.bags.mixture.caps:
-            if name not in known:
-                raise ValueError(f"bags.mixture.caps names {name}, which is none of the datasets {sorted(known)}")
+        mixture = self.bags.mixture
+        for field, names in (("caps", mixture.caps), ("weights", mixture.weights)):
+            for name in names:
+                if name not in known:
+                    raise ValueError(
+                        f"bags.mixture.{field} names {name}, which is none of the datasets {sorted(known)}"
+                    )
+        self.bags.check_datasets(self.corpus.datasets)
+        if self.training.branches and self.bags.schedule.kind not in EVEN:
+            raise ValueError(
+                f"training.branches=true takes the first steps of a plan for a sample of all, which those of "
+                f"bags.schedule={self.bags.schedule.kind} are not; use one of {', '.join(sorted(EVEN))}"
+            )
         self.model.check_instructions(self.corpus.datasets)
         self._check_scores()
         self._check_losses()

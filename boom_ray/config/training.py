@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from boom_ray.config.section import Section, runtime
+from boom_ray.config.section import KeyedError, Section, runtime
 
 ELASTIC_DROPOUT = "with dropout a member depends on the number of workers, so resources.workers must be one number"
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+LATER = ("warmup_updates", "average_last", "branches")
+"""Fields that came after members had been trained without them: in keys only where they are set."""
 
 
 class ResourcesConfig(Section):
@@ -82,10 +84,21 @@ class ProgressScoresConfig(Section):
     gpus: float = runtime(0, "GPUs of an evaluation", ge=0)
 
 
+class AverageLastConfig(Section):
+    """The member is the mean of its own last weights (Izmailov et al. 2018, arXiv 1803.05407)."""
+
+    snapshots: int = Field(8, ge=2, description="weights that are averaged, the last ones being those at the end")
+    share: float = Field(
+        0.1, gt=0, le=1, description="share of the updates, at the end, over which they are evenly spread"
+    )
+
+
 class TrainingConfig(Section):
     """How every member is trained."""
 
-    epochs: int = Field(1, ge=1, description="passes over the bag")
+    epochs: int | float = Field(
+        1, gt=0, description="passes over the bag; with a fraction, the last one takes that share of a dataset's steps"
+    )
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the whole plan")
     batch_size: int = Field(256, ge=2, description="queries per step over all workers; examples")
     accumulation: int = Field(
@@ -106,6 +119,9 @@ class TrainingConfig(Section):
     betas: tuple[Momentum, Momentum] = Field((0.9, 0.999), description="AdamW's momentum factors")
     eps: float = Field(1e-8, gt=0, description="AdamW's term that keeps divisions finite")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the updates in which the rate rises from 0")
+    warmup_updates: int | None = Field(
+        None, ge=0, description="updates in which the rate rises from 0, whatever the length; null: see warmup_ratio"
+    )
     decay: Literal["linear", "cosine", "constant", "wsd"] = Field(
         "linear", description="how the rate falls after that; wsd: stays, then falls in the last decay_ratio"
     )
@@ -114,6 +130,12 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this L2 norm")
     ema: float | None = Field(
         None, gt=0, lt=1, description="the member is the moving average of the weights, this being the old one's share"
+    )
+    average_last: AverageLastConfig | None = Field(
+        None, description="the member is the mean of its weights at some of the last updates"
+    )
+    branches: bool = Field(
+        False, description="members are branches of one run: its first steps, then a fall of the rate of their own"
     )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="type of forward and backward pass; weights, their sums of gradients and AdamW: float32"
@@ -159,6 +181,12 @@ class TrainingConfig(Section):
     scores: ProgressScoresConfig | None = runtime(None, "evaluate while training, on other resources")
     resources: ResourcesConfig = runtime(ResourcesConfig(), "workers and what they get")
 
+    @field_validator("epochs")
+    @classmethod
+    def _whole_numbers_are_integers(cls, value: int | float) -> int | float:
+        """So that 2 and 2.0 are one member."""
+        return int(value) if value == int(value) else value
+
     @model_validator(mode="after")
     def _workers_have_work(self) -> Self:
         most = self.resources.most_workers
@@ -171,9 +199,29 @@ class TrainingConfig(Section):
             raise ValueError("parallelism=fsdp needs two workers at least: set resources.workers")
         return self
 
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.ema is not None and self.average_last is not None:
+            raise KeyedError("average_last", "a member is one average: set either ema or average_last")
+        return self
+
+    @model_validator(mode="after")
+    def _branches_share_a_trunk(self) -> Self:
+        if self.branches and self.decay != "wsd":
+            raise KeyedError("decay", f"must be wsd with branches, whose trunk has one rate (got {self.decay})")
+        if self.branches and self.warmup_updates is None:
+            raise KeyedError("warmup_updates", "must be set with branches: they share one warm-up")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """As for every section; with dropout, also what decides which texts share a mask."""
-        return super().identity() | (self.masks() if self.dropout != 0 else {})
+        found = super().identity() | (self.masks() if self.dropout != 0 else {})
+        for name in LATER:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del found[name]
+        if self.warmup_updates is not None:
+            del found["warmup_ratio"]  # which has no effect then
+        return found
 
     def masks(self) -> dict[str, Any]:
         """What decides which texts share a mask of dropout."""

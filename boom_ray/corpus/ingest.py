@@ -17,7 +17,7 @@ from boom_ray.artifacts.tokens import PART
 from boom_ray.config import CorpusConfig, DatasetConfig
 from boom_ray.corpus.counts import check_scores, check_taught, dataset_figures, empty_message
 from boom_ray.corpus.decontaminate import EvaluationTexts, NearTexts, held_out_digest, near_texts_digest
-from boom_ray.corpus.seal import Sealing, SealPlan, choose_pools, part_figures, seal
+from boom_ray.corpus.seal import Sealing, SealPlan, bucket_pool, join_pools, part_figures, seal
 from boom_ray.corpus.sources import SourceFile, fragments, locate, source_digest
 from boom_ray.corpus.staging import CONTRASTIVE, LABELLED, TAUGHT, ReadPlan, Stage, bucket_count, stage
 from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules
@@ -186,11 +186,13 @@ def _seal_all(sealing: Sealing, plans: list[SealPlan], progress: _Progress) -> d
     import ray
 
     shared = ray.put(sealing)
-    pools_of, seal_one = ray.remote(choose_pools), ray.remote(seal)
+    pool_of, join, seal_one = ray.remote(bucket_pool), ray.remote(join_pools), ray.remote(seal)
     owners: dict[Any, tuple[str, int]] = {}
     for plan in plans:
         buckets = sealing.stage.buckets(plan.key)
-        pools = pools_of.remote(shared, plan) if _is_labelled(sealing.stage, plan) else None
+        pools = None
+        if _is_labelled(sealing.stage, plan):
+            pools = join.remote(plan, *[pool_of.remote(shared, plan, bucket) for bucket in buckets])
         for number, bucket in enumerate(buckets):
             owners[seal_one.remote(shared, plan, bucket, pools)] = (plan.key, number)
         progress.expect({plan.key: len(buckets)})

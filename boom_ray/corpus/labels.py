@@ -20,6 +20,7 @@ from boom_ray.hashing import U64, mix64, stream_key
 POOL = 256  # texts per label
 POOL_TOTAL = 1 << 19  # texts over all labels; with very many labels each has a smaller pool
 POOL_LEAST = 4
+COLUMNS = ["id", "query", "label"]
 _POOL_KEY = stream_key("label-pool")
 _POSITIVE_KEY = stream_key("label-positive")
 
@@ -53,8 +54,8 @@ def make_pools(tables: Iterable[pa.Table]) -> Pools:
     """
     chosen: pa.Table | None = None
     for table in tables:
-        fresh = table.select(["id", "query", "label"])
-        chosen = _smallest(fresh if chosen is None else pa.concat_tables([chosen, fresh]))
+        fresh = table.select(COLUMNS)
+        chosen = candidates(fresh if chosen is None else pa.concat_tables([chosen, fresh]))
     labels = [] if chosen is None else sorted(set(chosen["label"].to_pylist()))
     if chosen is None or len(labels) < 2:
         only = f"its only label is {labels[0]!r}" if labels else "it has no example"
@@ -109,11 +110,14 @@ def id64(column: pa.ChunkedArray) -> U64:
     return raw[array.offset : array.offset + len(array), 0].astype(np.uint64)
 
 
-def _smallest(table: pa.Table) -> pa.Table:
+def candidates(table: pa.Table) -> pa.Table:
     """The rows of smallest keyed hash of each label, ordered by label and hash.
 
-    How many depends on the number of labels, which only grows from table to table: what is dropped early would be
-    dropped at the end, too.
+    How many depends on the number of labels, which only grows from table to table: what is dropped early, or of one
+    of several tables, would be dropped at the end, too.
+
+    Args:
+        table: columns ``id``, ``query`` and ``label``.
     """
     hashes = mix64(id64(table["id"]), _POOL_KEY)
     labels = table["label"].combine_chunks().dictionary_encode()

@@ -17,7 +17,7 @@ import xxhash
 from boom_ray.artifacts.tokens import EXAMPLE_FILE, PART, TOKEN_FILE
 from boom_ray.config import DatasetConfig
 from boom_ray.corpus.decontaminate import Bools, EvaluationTexts, NearTexts, near_overlaps, overlaps
-from boom_ray.corpus.labels import Pools, contrast, make_pools
+from boom_ray.corpus.labels import COLUMNS, Pools, candidates, contrast, make_pools
 from boom_ray.corpus.schema import EXAMPLES, TOKENS
 from boom_ray.corpus.staging import Stage, no_space
 from boom_ray.corpus.tokenizing import TokenizerSpec, TokenRules, tokenize
@@ -67,17 +67,20 @@ class SealPlan:
         return artifact_key(PART, {"bucket": bucket}, {"dataset": self.key}, FORMAT)
 
 
-def choose_pools(sealing: Sealing, plan: SealPlan) -> Pools:
-    """Candidate texts of a labelled dataset; one bucket is in memory at a time.
+def bucket_pool(sealing: Sealing, plan: SealPlan, bucket: str) -> pa.Table:
+    """The candidate texts that one bucket of a labelled dataset has, columns `COLUMNS`."""
+    examples = _distinct(sealing.stage.read(plan.key, bucket, [*COLUMNS, "positives"]))
+    return candidates(_clean(examples, sealing)[0].select(COLUMNS))
+
+
+def join_pools(plan: SealPlan, *pools: pa.Table) -> Pools:
+    """Candidate texts of a labelled dataset from the `bucket_pool` of every bucket.
 
     Raises:
         DataError: there are fewer than two labels.
     """
-    buckets = sealing.stage.buckets(plan.key)
-    columns = ["id", "query", "positives", "label"]
-    tables = (_clean(_distinct(sealing.stage.read(plan.key, bucket, columns)), sealing)[0] for bucket in buckets)
     try:
-        return make_pools(tables)
+        return make_pools(pools)
     except DataError as error:
         raise DataError(f"Dataset {plan.dataset.name}: {error}") from None
 

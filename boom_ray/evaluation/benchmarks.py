@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,15 @@ def check_tasks(config: EvaluationConfig) -> None:
     task_sizes(config.all_tasks, config.seed)
 
 
-def task_sizes(tasks: Iterable[TaskConfig], seed: int = 0) -> dict[str, int]:
+def task_sizes(
+    tasks: Iterable[TaskConfig], seed: int = 0, hashes: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, int]:
     """Characters that each task makes a model encode, checking the tasks on the way; mteb's own count as endless.
 
     Args:
         tasks: what to check.
         seed: which rows proxies have; to tell what is large, any will do.
+        hashes: task to hashes of its files, of those that are known; see `load_data`.
 
     Raises:
         EvaluationError: see `check_tasks`.
@@ -44,7 +47,8 @@ def task_sizes(tasks: Iterable[TaskConfig], seed: int = 0) -> dict[str, int]:
     faults: list[str] = []
     for task in tasks:
         try:
-            sizes[task.name] = _check_named(task) if task.path is None else _check_folder(task, seed)
+            known = (hashes or {}).get(task.name)
+            sizes[task.name] = _check_named(task) if task.path is None else _check_folder(task, seed, known)
         except EvaluationError as error:
             faults.append(str(error))
     if faults:
@@ -52,8 +56,8 @@ def task_sizes(tasks: Iterable[TaskConfig], seed: int = 0) -> dict[str, int]:
     return sizes
 
 
-def _check_folder(task: TaskConfig, seed: int) -> int:
-    return sum(map(len, load_data(task, seed).encoded()))
+def _check_folder(task: TaskConfig, seed: int, hashes: Mapping[str, str] | None) -> int:
+    return sum(map(len, load_data(task, seed, hashes).encoded()))
 
 
 def _check_named(task: TaskConfig) -> int:
@@ -81,6 +85,15 @@ def _check_named(task: TaskConfig) -> int:
 def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> dict[str, Any]:
     """Exactly what determines a score besides the model's own files; quick, and without mteb.
 
+    Raises:
+        EvaluationError: see `task_spec`.
+    """
+    return with_prompts(task_spec(task, config), model, task)
+
+
+def task_spec(task: TaskConfig, config: EvaluationConfig) -> dict[str, Any]:
+    """What of it is the same for all models; reads all files of a folder, to hash them.
+
     The content of a folder counts, not its place. mteb's version fixes the revision of its own tasks' data.
 
     Raises:
@@ -106,12 +119,15 @@ def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> d
         spec["max_clustered"] = task.max_clustered
     if task.size is not None:
         spec["proxy"] = {"size": task.size, "version": VERSION}
-    if model.has_templates:
-        spec["prompts"] = [
-            *(model.query_template, model.passage_template),
-            *(task.instruction, task.passage_instruction),
-        ]
     return spec
+
+
+def with_prompts(spec: dict[str, Any], model: ModelRef, task: TaskConfig) -> dict[str, Any]:
+    """The `score_spec` of a model from a task's `task_spec`."""
+    if not model.has_templates:
+        return spec
+    templates = [model.query_template, model.passage_template]
+    return spec | {"prompts": [*templates, task.instruction, task.passage_instruction]}
 
 
 def score_inputs(model: ModelRef) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from boom_ray.artifacts.tokens import EXAMPLE_FILE, PART
 from boom_ray.config import EvaluationConfig, NearDuplicatesConfig, TaskConfig
 from boom_ray.errors import StoreError
 from boom_ray.evaluation.comparing import PAIRS, Findings, HeldTexts, Item, compare
+from boom_ray.evaluation.crew import OFFLINE
 from boom_ray.evaluation.folders import HeldOut
 from boom_ray.evaluation.held_out import Found, read_folders, read_named
-from boom_ray.evaluation.pool import OFFLINE
 from boom_ray.events import Event, Report, silent
 from boom_ray.hashing import digest
 from boom_ray.store import Artifact, Draft, Store

@@ -7,7 +7,8 @@ that little padding is computed. Models with parts that the engine does not know
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,9 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import nn
 
-from boom_ray.artifacts.tokens import F32
+from boom_ray.artifacts.tokens import F32, I32
 from boom_ray.errors import ModelError
+from boom_ray.evaluation.scores import Manner
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.layout import set_layout
 from boom_ray.model.pooling import MODES
@@ -25,14 +27,21 @@ from boom_ray.model.steps import StepSettings, embed
 
 BLOCK_TEXTS, BLOCK_CHARACTERS = 4096, 1 << 18  # what is tokenised and cut at once, and what others may compute
 CPU_TOKENS, GPU_TOKENS = 2048, 32768  # of one forward pass
+TOKEN_BYTES, TEXT_BYTES = 1 << 28, 200  # of tokens that are kept; what one text takes beside its tokens
 log = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
-    """What embeds."""
+    """What embeds.
 
-    def embed(self, texts: Sequence[str], prompt: str) -> F32:
-        """(n, d) embeddings of one block of texts, each with the prompt in front of it."""
+    Attributes:
+        has_roles: whether the role of a text may change its embedding.
+    """
+
+    has_roles: bool
+
+    def embed(self, texts: Sequence[str], manner: Manner) -> F32:
+        """(n, d) embeddings of one block of texts, each with the prompt in front of it, as what they are."""
 
 
 def blocks(texts: Sequence[str]) -> list[list[int]]:
@@ -55,21 +64,25 @@ def make_embedder(model: SentenceTransformer, batch_size: int) -> Embedder:
     Args:
         model: loaded, on its device.
         batch_size: texts per forward pass where sentence-transformers must do it.
-
-    Raises:
-        ModelError: it has parts for queries and others for documents.
     """
-    lengths = [getattr(module, name, None) for module in model for name in ("query_length", "document_length")]
-    if any(type(module).__name__ == "Router" for module in model) or any(lengths):
-        raise ModelError(
-            "The model embeds queries and documents in different ways (a Router, or query_length and document_length), "
-            "which is not supported yet: its scores would be wrong. Evaluate it with mteb itself, see results."
-        )
-    reason = unknown_part(model)
+    has_roles = tells_roles_apart(model)
+    reason = "it tells queries and documents apart" if has_roles else unknown_part(model)
     if reason is None:
         return EngineEmbedder(model)
     log.info("Embedding through sentence-transformers: %s.", reason)
-    return LibraryEmbedder(model, batch_size)
+    return LibraryEmbedder(model, batch_size, has_roles)
+
+
+def tells_roles_apart(model: SentenceTransformer) -> bool:
+    """Whether a text may have another embedding as a query than as a document, the prompt aside."""
+    if "task" in model.get_model_kwargs():  # a Router, or a module of the model's own
+        return True
+    for module in model.modules():
+        if any(getattr(module, name, None) for name in ("query_length", "document_length", "query_expansion")):
+            return True
+        if set(getattr(module, "modality_config", None) or {"text": None}) != {"text"}:
+            return True  # a chat template may ask for the role
+    return False
 
 
 def unknown_part(model: SentenceTransformer) -> str | None:
@@ -90,8 +103,6 @@ def unknown_part(model: SentenceTransformer) -> str | None:
         places = {getattr(module, "module_input_name", None), getattr(module, "module_output_name", None)}
         if type(module).__name__ == "Dense" and places - {None, "sentence_embedding"}:
             return "a Dense module is about something else than the embedding"
-    if set(getattr(transformer, "modality_config", None) or {"text": None}) != {"text"}:
-        return "it reads more than plain text"  # a chat template, for one, is put around every text
     if getattr(transformer, "processing_kwargs", None):
         return "its tokenizer has settings of its own"
     if not hasattr(transformer.model.config, "hidden_size"):
@@ -102,13 +113,16 @@ def unknown_part(model: SentenceTransformer) -> str | None:
 class LibraryEmbedder:
     """Through sentence-transformers itself."""
 
-    def __init__(self, model: SentenceTransformer, batch_size: int) -> None:
+    def __init__(self, model: SentenceTransformer, batch_size: int, has_roles: bool = False) -> None:
         """Keep the model."""
-        self.model, self.batch_size = model, batch_size
+        self.model, self.batch_size, self.has_roles = model, batch_size, has_roles
 
-    def embed(self, texts: Sequence[str], prompt: str) -> F32:
-        """See `Embedder`."""
-        found = self.model.encode(list(texts), prompt=prompt, batch_size=self.batch_size, show_progress_bar=False)
+    def embed(self, texts: Sequence[str], manner: Manner) -> F32:
+        """See `Embedder`; as `encode_query` and `encode_document` do it, but for their choice of prompts."""
+        role = {"task": manner.role} if manner.role else {}
+        found = self.model.encode(
+            list(texts), prompt=manner.prompt, batch_size=self.batch_size, show_progress_bar=False, **role
+        )
         return np.asarray(found, dtype=np.float32)
 
 
@@ -118,9 +132,15 @@ class EngineEmbedder:
     Args:
         model: one without `unknown_part`.
 
+    Attributes:
+        kept: tokens of texts that will be embedded again, with other weights; None: nothing is kept.
+
     Raises:
         ModelError: it has no blocks that the engine finds.
     """
+
+    has_roles = False
+    kept: KeptTokens | None = None
 
     def __init__(self, model: SentenceTransformer) -> None:
         """Take the parts of the model and choose the form of texts."""
@@ -136,15 +156,38 @@ class EngineEmbedder:
         )
         self.tokenizer = _tokenizer(transformer.tokenizer, self.encoder.table_room)
 
-    def embed(self, texts: Sequence[str], prompt: str) -> F32:
+    def embed(self, texts: Sequence[str], manner: Manner) -> F32:
         """See `Embedder`; texts of the same tokens are embedded once, so they are equal to the last bit."""
-        encodings = self.tokenizer.encode_batch_fast([prompt + text for text in texts])
-        tokens = [np.array(one.ids, dtype=np.int32) for one in encodings]
+        prompted = [manner.prompt + text for text in texts]
+        tokens = self._tokenize(prompted) if self.kept is None else self.kept.look_up(prompted, self._tokenize)
         keys = [own.tobytes() for own in tokens]
         distinct = dict(zip(keys, tokens, strict=True))
         places = dict(zip(distinct, range(len(distinct)), strict=True))
         vectors = embed(self.encoder, list(distinct.values()), self.settings).float().cpu().numpy()
         return np.asarray(vectors[[places[key] for key in keys]])
+
+    def _tokenize(self, texts: Sequence[str]) -> list[I32]:
+        return [np.array(one.ids, dtype=np.int32) for one in self.tokenizer.encode_batch_fast(list(texts))]
+
+
+class KeptTokens:
+    """Tokens of texts; once they take all the memory that they may, those of further texts are not kept."""
+
+    def __init__(self, most: int = TOKEN_BYTES) -> None:
+        """Keep ``most`` bytes."""
+        self.most, self.held = most, 0
+        self._tokens: dict[bytes, I32] = {}
+
+    def look_up(self, texts: Sequence[str], tokenize: Callable[[Sequence[str]], list[I32]]) -> list[I32]:
+        """Tokens of each text; ``tokenize`` is called for those that are not known, each once."""
+        keys = [blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts]
+        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._tokens}
+        found = dict(zip(fresh, tokenize(list(fresh.values())), strict=True)) if fresh else {}
+        for key, tokens in found.items():
+            if self.held + tokens.nbytes + TEXT_BYTES <= self.most:
+                self.held += tokens.nbytes + TEXT_BYTES
+                self._tokens[key] = tokens
+        return [found[key] if key in found else self._tokens[key] for key in keys]
 
 
 class _Layer(nn.Module):

@@ -18,9 +18,9 @@ from boom_ray.config import TaskConfig
 from boom_ray.config.model import TASK, TEXT
 from boom_ray.errors import EvaluationError, ModelError
 from boom_ray.evaluation.embedder import blocks, make_embedder
-from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.routed import check_model
+from boom_ray.evaluation.scores import Manner, ModelRef
 from boom_ray.evaluation.sharing import Sharer
-from boom_ray.model.folder import check_folder
 
 MEMO_BYTES = 1 << 30
 
@@ -31,7 +31,7 @@ def load_model(path: str, precision: Literal["float32", "bfloat16"], device: str
     Raises:
         ModelError: the folder is incomplete or of a kind that sentence-transformers does not know.
     """
-    check_folder(Path(path))
+    check_model(Path(path))
     options = {"use_safetensors": True, "dtype": getattr(torch, precision)}
     try:
         return SentenceTransformer(
@@ -68,6 +68,10 @@ class Encoder(SentenceTransformerEncoderWrapper):  # type: ignore[misc]  # mteb 
         self.model_prompts = self.stored_prompts if prompts is None else dict(prompts)
         self.used_prompts = {}
 
+    def forget(self) -> None:
+        """The model's weights have changed: no text is embedded yet."""
+        self._known = Memo()
+
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> Any:
         """Embed all texts of a data loader.
 
@@ -81,28 +85,29 @@ class Encoder(SentenceTransformerEncoderWrapper):  # type: ignore[misc]  # mteb 
         name = self.get_prompt_name(task_metadata, prompt_type)
         prompt = self._prompt((self.model_prompts or {}).get(name or ""), prompt_type)
         self.used_prompts[prompt_type.value if prompt_type else "text"] = prompt
-        return self._known.look_up(texts, prompt, self._embed)
+        role = prompt_type.value if prompt_type and self.embedder.has_roles else None
+        return self._known.look_up(texts, Manner(prompt, role), self._embed)
 
-    def _embed(self, texts: Sequence[str], prompt: str) -> F32:
+    def _embed(self, texts: Sequence[str], manner: Manner) -> F32:
         """All blocks of the texts, here or, with a sharer, also elsewhere."""
         places = blocks(texts)
         pieces = [[texts[place] for place in own] for own in places]
         if self.sharer is not None and len(pieces) > 1:
-            found = self.sharer.run(pieces, prompt, self.embed_block)
+            found = self.sharer.run(pieces, manner, self.embed_block)
         else:
-            found = [self.embed_block(piece, prompt) for piece in pieces]
+            found = [self.embed_block(piece, manner) for piece in pieces]
         vectors = np.empty((len(texts), found[0].shape[1]), dtype=np.float32)
         for own, piece in zip(places, found, strict=True):
             vectors[own] = piece
         return vectors
 
-    def embed_block(self, texts: Sequence[str], prompt: str) -> F32:
+    def embed_block(self, texts: Sequence[str], manner: Manner) -> F32:
         """(n, d) embeddings of a block, checked.
 
         Raises:
             EvaluationError: an embedding holds NaN or infinity.
         """
-        vectors = self.embedder.embed(texts, prompt)
+        vectors = self.embedder.embed(texts, manner)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             bad = texts[int(np.argmin(finite))]
@@ -121,18 +126,18 @@ class Encoder(SentenceTransformerEncoderWrapper):  # type: ignore[misc]  # mteb 
 
 
 class Memo:
-    """Embeddings by text and prompt, until they take too much memory: tasks of one model share texts."""
+    """Embeddings by text and manner, until they take too much memory: tasks of one model share texts."""
 
     def __init__(self, most: int = MEMO_BYTES) -> None:
         """Hold ``most`` bytes of embeddings."""
         self.most, self.held = most, 0
-        self._vectors: dict[tuple[str, bytes], F32] = {}
+        self._vectors: dict[tuple[Manner, bytes], F32] = {}
 
-    def look_up(self, texts: Sequence[str], prompt: str, embed: Callable[[Sequence[str], str], F32]) -> F32:
+    def look_up(self, texts: Sequence[str], manner: Manner, embed: Callable[[Sequence[str], Manner], F32]) -> F32:
         """(n, d) embeddings of texts; ``embed`` is called for those that are not known, each once."""
-        keys = [(prompt, blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()) for text in texts]
+        keys = [(manner, blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()) for text in texts]
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
-        found = dict(zip(fresh, embed(list(fresh.values()), prompt), strict=True)) if fresh else {}
+        found = dict(zip(fresh, embed(list(fresh.values()), manner), strict=True)) if fresh else {}
         vectors = np.stack([found[key] if key in found else self._vectors[key] for key in keys])
         self.held += sum(vector.nbytes for vector in found.values())
         if self.held > self.most:

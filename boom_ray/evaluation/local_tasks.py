@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mteb
@@ -28,6 +29,7 @@ from boom_ray.evaluation.folders import (
     train_split,
 )
 from boom_ray.evaluation.proxies import load_data
+from boom_ray.hashing import digest
 
 FORMS: dict[str, tuple[type[AbsTask], str, str, str]] = {
     # form: mteb's class, mteb's type, main score, category
@@ -41,20 +43,20 @@ FORMS: dict[str, tuple[type[AbsTask], str, str, str]] = {
 }
 
 
-def load_task(task: TaskConfig, seed: int, revision: str = "local") -> AbsTask:
+def load_task(task: TaskConfig, seed: int, hashes: Mapping[str, str] | None = None) -> AbsTask:
     """The mteb task of a configuration: a folder with its data in memory, or mteb's task of that name.
 
     Args:
         task: what to load.
         seed: seed of mteb's probes and subsamples, and of the rows of a proxy.
-        revision: what a folder's result file gives as the revision of the data.
+        hashes: of a folder's files by their names; make the revision of the data that its result file gives.
 
     Raises:
         EvaluationError: the folder is faulty or its size too small, or mteb knows no such task.
     """
     if task.path is None:
         return named_task(task, seed)
-    return local_task(task, load_data(task, seed), seed, revision)
+    return local_task(task, load_data(task, seed, hashes), seed, digest(dict(hashes)) if hashes else "local")
 
 
 def named_task(task: TaskConfig, seed: int) -> AbsTask:

@@ -6,7 +6,7 @@ their order in the file does not matter and a smaller proxy lies inside every la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -63,12 +63,13 @@ def _proxy(task: TaskConfig, size: int) -> TaskConfig:
     return TaskConfig.model_validate(task.model_dump() | {"name": f"{task.name}.{size}", "size": size})
 
 
-def load_data(task: TaskConfig, seed: int) -> FolderData:
+def load_data(task: TaskConfig, seed: int, hashes: Mapping[str, str] | None = None) -> FolderData:
     """What a task with a path is scored on: the data of its folder, cut down where the task has a size.
 
     Args:
         task: a task with a path.
         seed: see `subsample`.
+        hashes: of the task's files by their names, where they are known; else they are computed if they are needed.
 
     Raises:
         EvaluationError: see `read_folder` and `subsample`.
@@ -76,7 +77,8 @@ def load_data(task: TaskConfig, seed: int) -> FolderData:
     files = task_files(task)
     if task.size is None or not all(file.is_file() for file in files):
         return read_folder(task)  # names the missing file
-    return _kept(task.model_dump_json(), tuple(map(file_digest, files)), seed)
+    own = tuple(hashes.values()) if hashes else tuple(map(file_digest, files))
+    return _kept(task.model_dump_json(), own, seed)
 
 
 @lru_cache(maxsize=KEPT)

@@ -12,6 +12,7 @@ from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.comparison import TaskScore
 from boom_ray.evaluation.queries import FILE, read_queries
+from boom_ray.evaluation.routed import is_routed
 from boom_ray.evaluation.scores import GROUPS, Group, ModelRef, Score
 from boom_ray.model.folder import modules, read_json, transformer_dir
 from boom_ray.store import Artifact, Store
@@ -89,13 +90,19 @@ def _write_meta(store: Store, model: ModelRef, folder: Path) -> None:
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     place = store.resolve(model.path)
-    dense = [read_json(module.path / "config.json") for module in modules(place) if module.kind == "Dense"]
-    width = dense[-1]["out_features"] if dense else read_json(transformer_dir(place) / "config.json").get("hidden_size")
     name = model.name if "/" in model.name else f"boom_ray/{model.name}"
-    facts: dict[str, Any] = {"name": name, "revision": model.fingerprint[:16], "embed_dim": width}
+    facts: dict[str, Any] = {"name": name, "revision": model.fingerprint[:16], "embed_dim": _width(place)}
     facts |= {"similarity_fn_name": ScoringFunction.COSINE, "framework": ["Sentence Transformers", "PyTorch"]}
     meta = ModelMeta.create_empty(overwrites=facts)
     (folder / META).write_text(json.dumps(meta.to_dict(), indent=1, default=str), encoding="utf-8")
+
+
+def _width(place: Path) -> int | None:
+    """Of a model's embeddings, if its folder says it in one place."""
+    dense = [read_json(module.path / "config.json") for module in modules(place) if module.kind == "Dense"]
+    if dense:
+        return int(dense[-1]["out_features"])
+    return None if is_routed(place) else read_json(transformer_dir(place) / "config.json").get("hidden_size")
 
 
 def read_published(folder: Path, config: EvaluationConfig) -> tuple[str, Scores, list[str]]:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from boom_ray.config.model import TEXT, ModelConfig
-from boom_ray.model.folder import check_folder, prompts_digest, weights_fingerprint
+from boom_ray.evaluation.routed import check_model, model_hashes
 
 Group = Literal["in_domain", "out_of_domain"]
 GROUPS: tuple[Group, ...] = ("in_domain", "out_of_domain")
+Role = Literal["query", "document"]
+
+
+class Manner(NamedTuple):
+    """How texts are embedded.
+
+    Attributes:
+        prompt: what stands before each.
+        role: what they are; None if they are neither, or if the model does not tell the roles apart.
+    """
+
+    prompt: str = ""
+    role: Role | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +55,10 @@ class ModelRef:
             ModelError: the folder is incomplete or has no safetensors weights.
         """
         path = Path(folder).absolute()
-        check_folder(path)
+        check_model(path)
         query = config.query_template if config else TEXT
         passage = config.passage_template if config else TEXT
-        return cls(name, str(path), weights_fingerprint(path), prompts_digest(path), query, passage)
+        return cls(name, str(path), *model_hashes(path), query, passage)
 
     @property
     def has_templates(self) -> bool:

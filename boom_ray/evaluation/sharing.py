@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boom_ray.artifacts.tokens import F32
-from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.scores import Manner, ModelRef
 
 POLL_S = 0.1
 PATIENCE = 3.0
 """A block that others have had for so many times as long as one takes here is computed here, too."""
-Compute = Callable[[Sequence[str], str], F32]
+Compute = Callable[[Sequence[str], Manner], F32]
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +29,7 @@ class Block:
 
     Attributes:
         model: by which model.
-        prompt: what stands before each.
+        manner: how.
         texts: the texts.
         vectors: (n, d) when they are there.
         is_taken: somebody works on it.
@@ -37,7 +37,7 @@ class Block:
     """
 
     model: ModelRef
-    prompt: str
+    manner: Manner
     texts: Sequence[str]
     vectors: F32 | None = None
     is_taken: bool = False
@@ -51,9 +51,9 @@ class Board:
     blocks: dict[int, Block] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
-    def post(self, model: ModelRef, prompt: str, blocks: Sequence[Sequence[str]]) -> list[int]:
+    def post(self, model: ModelRef, manner: Manner, blocks: Sequence[Sequence[str]]) -> list[int]:
         """Put blocks on the board; returns their numbers."""
-        made = {next(self.numbers): Block(model, prompt, texts) for texts in blocks}
+        made = {next(self.numbers): Block(model, manner, texts) for texts in blocks}
         self.blocks |= made
         return list(made)
 
@@ -107,15 +107,15 @@ class Sharer:
         self.call, self.model = call, model
         self.is_gone = False
 
-    def run(self, blocks: Sequence[Sequence[str]], prompt: str, compute: Compute) -> list[F32]:
+    def run(self, blocks: Sequence[Sequence[str]], manner: Manner, compute: Compute) -> list[F32]:
         """The embeddings of blocks, in their order, computed here and by whoever helps.
 
         A board that is gone, with its machine for one, costs its help only.
         """
-        numbers = self._ask([], "post", self.model, prompt, blocks) or list(range(len(blocks)))
+        numbers = self._ask([], "post", self.model, manner, blocks) or list(range(len(blocks)))
         found: dict[int, F32] = {}
         try:
-            self._share(dict(zip(numbers, blocks, strict=True)), prompt, compute, found)
+            self._share(dict(zip(numbers, blocks, strict=True)), manner, compute, found)
         finally:
             self._ask(None, "drop", numbers)
         return [found[number] for number in numbers]
@@ -131,13 +131,15 @@ class Sharer:
             log.warning("Big tasks are not shared any more: %s", error)
             return otherwise
 
-    def _share(self, texts: Mapping[int, Sequence[str]], prompt: str, compute: Compute, found: dict[int, F32]) -> None:
+    def _share(
+        self, texts: Mapping[int, Sequence[str]], manner: Manner, compute: Compute, found: dict[int, F32]
+    ) -> None:
         """Fill ``found``."""
         numbers = list(texts)
         longest = 0.0
         while (taken := self._ask(None, "take", numbers)) is not None:
             started = time.monotonic()
-            found[taken[0]] = compute(taken[1].texts, prompt)
+            found[taken[0]] = compute(taken[1].texts, manner)
             longest = max(longest, time.monotonic() - started)
             self._ask(None, "give", taken[0], found[taken[0]])
         deadline = time.monotonic() + PATIENCE * max(longest, POLL_S)
@@ -145,19 +147,19 @@ class Sharer:
             found |= self._ask({}, "collect", missing)
             rest = [number for number in missing if number not in found]
             if rest and (self.is_gone or time.monotonic() > deadline):
-                found[rest[-1]] = compute(texts[rest[-1]], prompt)
+                found[rest[-1]] = compute(texts[rest[-1]], manner)
             elif rest:
                 time.sleep(POLL_S)
 
 
 def help_others(
-    call: Callable[..., Any], embed: Callable[[ModelRef, Sequence[str], str], F32], is_over: Callable[[], bool]
+    call: Callable[..., Any], embed: Callable[[ModelRef, Sequence[str], Manner], F32], is_over: Callable[[], bool]
 ) -> None:
     """Compute blocks of others.
 
     Args:
         call: see `Sharer`.
-        embed: (model, texts, prompt) to embeddings.
+        embed: (model, texts, manner) to embeddings.
         is_over: asked when there is nothing to do; True ends it.
     """
     loaded = None
@@ -170,7 +172,7 @@ def help_others(
             continue
         number, block = taken
         try:
-            vectors = embed(block.model, block.texts, block.prompt)
+            vectors = embed(block.model, block.texts, block.manner)
         except Exception as error:  # whoever posted it will meet the same error, or compute it
             log.info("A block of %s could not be computed here: %s", block.model.name, error)
             call("refuse", number)

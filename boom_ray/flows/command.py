@@ -40,11 +40,14 @@ def command(schema: type[S], flow: Callable[[S], int], description: str, argv: S
         parser.add_argument("--dry-run", action="store_true", help="print what would be done and end (dry_run=true)")
     if "compare" in schema.model_fields:
         parser.add_argument("--compare", action="store_true", help="intervals, tests and pictures (compare=true)")
+    if "resume" in schema.model_fields:
+        parser.add_argument("--resume", action="store_true", help="go on with an earlier part, which there must be")
     arguments = parser.parse_intermixed_args(argv)  # switches may stand between overrides
     switches = {
         "cluster.verbose=true": arguments.verbose,
         "dry_run=true": getattr(arguments, "dry_run", False),
         "compare=true": getattr(arguments, "compare", False),
+        "resume=true": getattr(arguments, "resume", False),
     }
     overrides = [*arguments.overrides, *(override for override, wanted in switches.items() if wanted)]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from boom_ray.bags.overlap import Overlap
 from boom_ray.config import RunConfig, to_yaml
@@ -15,14 +15,14 @@ from boom_ray.errors import StoreError
 from boom_ray.evaluation.domains import TaskDomain, domains_table
 from boom_ray.evaluation.report import Row, gains, group_tasks, markdown, table
 from boom_ray.flows.geometry import report_geometry
-from boom_ray.flows.inputs import prompts
-from boom_ray.flows.merge_record import NOT_IN_RESULT, lineage_of_data, record_merge, record_model, what_was_found
+from boom_ray.flows.merge_record import NOT_IN_RESULT, record_merge, record_model
 from boom_ray.flows.pictures import bag_overlap, loss_curves, task_gains
 from boom_ray.flows.preparing import Prepared
-from boom_ray.flows.summary import means, say_summary, say_table
+from boom_ray.flows.run_card import run_card
+from boom_ray.flows.summary import say_summary, say_table
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
-from boom_ray.merging.product.card import CardFacts, CardMember, model_card
+from boom_ray.merging.product.card import model_card
 from boom_ray.store import Artifact
 from boom_ray.tracking import Run
 from boom_ray.training.job import KIND, MemberJob
@@ -139,7 +139,8 @@ class Recorder:
         """Scores, pictures, the model with its card, and the last words on the screen."""
         rows = table(result.evaluation.scores)
         self._scores(result, rows)
-        card = model_card(self._card(result, rows))
+        described = (result.corpus, result.bags, result.members, result.merged, self._ready, rows, result.baseline)
+        card = model_card(run_card(self.config, *described))
         folder = record_model(self.space, self.parent, result.merged, card, self.config, self.started)
         for run in [*(run for run in self._children.values() if not run.handle.ended), self.parent]:
             run.end("FAILED" if run is self.parent and result.evaluation.failures else "FINISHED")
@@ -174,39 +175,6 @@ class Recorder:
         """The run that holds a model's scores."""
         names = {"base": ("base", "base"), "merged": ("merge", "merge")}
         return self.child(*names.get(model, ("member", f"member {model}")))
-
-    def _card(self, result: Result, rows: list[Row]) -> CardFacts:
-        names = [bag.name for bag in self.config.bags.resolved()]  # a stored merge may know its members by other names
-        weights = dict(zip(names, result.merged.spec["weights"], strict=True))
-        members = [
-            CardMember(name, _bag_words(result.bags[name]), examples, member.figures["steps"], weights[name])
-            for name, member in result.members.items()
-            if name in weights
-            for examples in [sum(result.bags[name].figures["examples"].values())]
-        ]
-        lineage = {"corpus": result.corpus.key, "merge": result.merged.key}
-        lineage |= {f"member {name}": member.key for name, member in result.members.items()}
-        ready = self._ready
-        return CardFacts(
-            name=self.config.name,
-            base=self.config.model.base,
-            recipe=result.merged.spec,
-            members=members,
-            datasets={name: int(facts["rows"]) for name, facts in result.corpus.figures["datasets"].items()},
-            prompts=prompts(self.config),
-            scores=[means(row, result.baseline) for row in rows],
-            lineage=lineage | (lineage_of_data(ready) if ready else {}),
-            found=what_was_found(ready) if ready else {},
-            looked_at=ready.looked_at if ready else {},
-        )
-
-
-def _bag_words(bag: Artifact) -> str:
-    rule: dict[str, Any] = bag.spec["rule"]
-    share = f"{rule['ratio'] * 100:g} % of every dataset"
-    if rule["complement"]:
-        return f"what {share} left over"
-    return share if rule["replacement"] == "none" else f"{share}, {rule['replacement']} counts"
 
 
 def _lineage(artifact: Artifact) -> dict[str, str]:

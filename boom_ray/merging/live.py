@@ -6,7 +6,8 @@ recipe is then computed from them by the same methods as a merge on disk, and co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from boom_ray.errors import MergeError
 from boom_ray.merging.reading.agreement import align_base
 from boom_ray.merging.reading.checkpoint import Checkpoint, TensorInfo
 from boom_ray.merging.recipe import Recipe
-from boom_ray.merging.stream import Known, Opened, rounded, stacked
+from boom_ray.merging.stream import Known, Opened, output_type, rounded, stacked
 from boom_ray.merging.tensors.magnitudes import Histograms
 from boom_ray.merging.tensors.sources import Place, arithmetic
 from boom_ray.merging.tensors.vectors import MemoryVectors, Pool, Strip, diverged
@@ -25,6 +26,8 @@ from boom_ray.model.folder import modules
 
 UNITED = ("auto_model", "model", "transformer")
 """Names under which wrappers keep the transformers model."""
+Shared = MutableMapping[tuple[Path, str], torch.Tensor]
+"""Tensors in memory by model folder and key."""
 Case = tuple[str, bool, torch.dtype]
 """Key of a tensor, whether its vectors are differences from the base, and the type of the arithmetic."""
 
@@ -39,13 +42,14 @@ class LiveMerger:
         threads: threads on the CPU.
         known_dtype: ``merge_dtype`` of the recipe that ``known`` was computed with; recipes with another one, or the
             other kind of vectors, compute their own, so that the result never depends on what was known.
+        shared: tensors of models that other live mergers on the same device hold, too; what is read here is added.
 
     Raises:
         MergeError: the model lacks a tensor that the members have, or it has another shape; a member or the base
             holds NaN or infinity.
 
-    Memory: (members + base) x size of the model, on the model's device; kilobytes per tensor for what methods have
-    found out.
+    Memory: (members + base) x size of the model, on the model's device, less what is shared; kilobytes per tensor for
+    what methods have found out.
     """
 
     def __init__(
@@ -55,8 +59,10 @@ class LiveMerger:
         known: Known | None = None,
         threads: int = 1,
         known_dtype: str = "auto",
+        shared: Shared | None = None,
     ) -> None:
         """Read all members."""
+        self._shared: Shared = {} if shared is None else shared
         self._labels, self._known, self._known_dtype = opened.labels, known or Known(), known_dtype
         self._targets = targets(model, opened.members[0])
         self._pool = Pool(threads)
@@ -68,10 +74,10 @@ class LiveMerger:
         self._fisher: dict[str, list[torch.Tensor]] = {}
         for key, target in self._targets.items():
             places = [Place(one, one.tensors[key]) for one in opened.members]
-            self._members[key] = [_finite(place, key, target.device) for place in places]
+            self._members[key] = [self._held(place, key, target.device) for place in places]
             if opened.base:
                 places.append(Place(opened.base, aligned[key]))
-                self._base[key] = _finite(places[-1], key, target.device)
+                self._base[key] = self._held(places[-1], key, target.device)
             self._places[key] = places
             self._fisher[key] = [
                 _tensor(one, one.tensors[key], target.device) for one in opened.fisher if key in one.tensors
@@ -80,7 +86,9 @@ class LiveMerger:
         self._counted: dict[Case, dict[str, Any]] = {}
 
     def apply(self, recipe: Recipe) -> None:
-        """Set the model's parameters to the merge of a recipe; 16-bit parameters are rounded once.
+        """Set the model's parameters to the merge of a recipe, as if it had been saved and loaded.
+
+        Values are rounded to the recipe's output type, and from it to that of the parameters where that is another.
 
         What is checked beforehand (base, rules) leaves the model as it was. An error in the middle, such as a value
         that a parameter's type cannot hold, leaves parts of both: tensors before the one that it names, in the order
@@ -108,14 +116,25 @@ class LiveMerger:
         weights, parameters = recipe.at(key)
         entry = recipe.entry
         combine = entry.prepare(vectors, weights, parameters)
-        flat = target.view(-1)
+        flat, saved = target.view(-1), output_type(self._places[key][0].info, recipe.output_dtype)
+        is_narrow = torch.finfo(target.dtype).max < torch.finfo(saved).max
 
         def write(strip: Strip) -> None:
-            values = rounded(combine(strip), strip.base, target.dtype, key)
+            values = rounded(combine(strip), strip.base, saved, key)
+            if is_narrow:
+                values = rounded(values, None, target.dtype, key)
             flat[strip.start : strip.start + len(values)] = values
 
         vectors.map(write, entry.rows_for(parameters))
         self._fold(self._case(key, recipe), vectors)
+
+    def _held(self, place: Place, key: str, device: torch.device) -> torch.Tensor:
+        """A tensor of a model, read unless somebody holds it."""
+        name = (place.model.folder, place.info.key)
+        found = self._shared.get(name)
+        if found is None:
+            found = self._shared[name] = _finite(place, key, device)
+        return found
 
     def _case(self, key: str, recipe: Recipe) -> Case:
         """What determines the vectors of a tensor; the arithmetic follows from the types in the files, as on disk."""

@@ -21,7 +21,7 @@ from boom_ray.artifacts.batches import Batch
 from boom_ray.artifacts.tokens import I32
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.layout import Layout
-from boom_ray.model.losses.policy import Facts, Matryoshka, Policy, loss_and_gradient
+from boom_ray.model.losses.policy import Facts, Matryoshka, StepPolicy, loss_and_gradient
 from boom_ray.model.texts import TextBatch, cut
 
 Mark = Callable[[str], None]
@@ -111,7 +111,7 @@ def prepare(batch: Batch, settings: StepSettings) -> Work:
 def backward(
     encoder: Encoder,
     work: Work,
-    policy: Policy,
+    policy: StepPolicy,
     settings: StepSettings,
     matryoshka: Matryoshka | None = None,
     hooks: Hooks | None = None,
@@ -122,7 +122,7 @@ def backward(
     Args:
         encoder: the model, on its device.
         work: the step.
-        policy: the loss of its dataset.
+        policy: its loss.
         settings: those that the work was prepared with.
         matryoshka: widths at which the loss is taken, too.
         hooks: see `Hooks`.

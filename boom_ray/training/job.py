@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 from boom_ray.config import ModelConfig, TrainingConfig
 from boom_ray.model.losses.policy import Policy
 from boom_ray.store import artifact_key
 
 KIND = "member"
+TRUNK = "trunk"
 VERSION = 3
+SHORT = 6  # digits of a trunk's key in its name
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class MemberJob:
         prompts: what the saved model stores as prompts.
         max_tokens: longest text that the saved model reads; tokens.
         longest: longest text of the corpus; tokens; in no key.
+        trunk: what to begin with instead of the base: the member's own first steps, trained already; in no key, for
+            it saves work and changes nothing.
     """
+
+    kind: ClassVar[str] = KIND
 
     name: str
     bag: str
@@ -48,6 +54,7 @@ class MemberJob:
     prompts: dict[str, str]
     max_tokens: int
     longest: int = 512
+    trunk: TrunkJob | None = None
 
     def spec(self) -> dict[str, Any]:
         """The fields that determine the member's weights and folder."""
@@ -72,5 +79,39 @@ class MemberJob:
 
     @property
     def key(self) -> str:
-        """Key of the member's artifact."""
-        return artifact_key(KIND, self.spec(), self.inputs(), VERSION)
+        """Key of the artifact that is left."""
+        return artifact_key(self.kind, self.spec(), self.inputs(), VERSION)
+
+
+@dataclass(frozen=True)
+class TrunkJob(MemberJob):
+    """The first steps of members that branch off; it leaves weights, moments and progress as they are then.
+
+    Attributes:
+        steps: so many.
+    """
+
+    kind: ClassVar[str] = TRUNK
+    steps: int = 0
+
+    @classmethod
+    def of(cls, job: MemberJob, steps: int, trunk: TrunkJob | None) -> Self:
+        """The first ``steps`` steps of a member whose rate does not fall in them.
+
+        Args:
+            job: the member.
+            steps: a whole number of updates.
+            trunk: the first of them, trained already.
+        """
+        defaults = TrainingConfig()
+        unused = {"decay_ratio": defaults.decay_ratio, "max_steps": None, "average_last": None, "branches": False}
+        training = job.training.model_copy(update={"decay": "constant", **unused})
+        own = {field.name: getattr(job, field.name) for field in fields(MemberJob)}
+        made = cls(**{**own, "training": training, "trunk": trunk}, steps=steps)
+        return replace(made, name=f"trunk-{steps}~{made.key[:SHORT]}")
+
+    def spec(self) -> dict[str, Any]:
+        """The fields that determine weights and moments, and the form in which they are left."""
+        found = super().spec()
+        del found["prompts"], found["max_tokens"]
+        return found | {"steps": self.steps, "parallelism": self.training.parallelism}

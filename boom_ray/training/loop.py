@@ -16,24 +16,27 @@ import numpy as np
 import torch
 
 from boom_ray.artifacts.batches import Batch
+from boom_ray.artifacts.plan import Stage
 from boom_ray.config import TrainingConfig
 from boom_ray.hashing import stream_key
 from boom_ray.model.encoder import Encoder
 from boom_ray.model.layout import set_layout
-from boom_ray.model.losses.policy import Matryoshka, Policy
+from boom_ray.model.losses.policy import Matryoshka, Policy, policy_of_step
 from boom_ray.model.steps import Hooks, StepSettings, Work, backward
+from boom_ray.training.average import snapshot_updates
+from boom_ray.training.course import Course
 from boom_ray.training.flops import Flops, peak_flops
 from boom_ray.training.group import Group
 from boom_ray.training.guard import Guard
 from boom_ray.training.memory import step_settings
 from boom_ray.training.meter import Meter
-from boom_ray.training.optimizer import learning_rate, make_optimizer, parameter_groups, set_rate
+from boom_ray.training.optimizer import make_optimizer, parameter_groups, set_rate
 from boom_ray.training.reader import read_ahead
 from boom_ray.training.state import Progress
 from boom_ray.training.weights import Replicated, Weights
 
 TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-BYTES_GRADIENT, BYTES_MOMENTS, BYTES_WEIGHT = 4, 8, 4  # per trained weight
+BYTES_GRADIENT, BYTES_MOMENTS, BYTES_WEIGHT, BYTES_SUM = 4, 8, 4, 8  # per trained weight
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,25 @@ class Plan:
         batch: step to this worker's batch; called ahead of time from another thread.
         policies: dataset to its loss.
         longest: longest text, for estimates of memory; tokens.
+        stop: end after so many steps, at an update, as if the run were cut off there; None: after all.
+        stages: what the steps are divided into for the learning rate, see `Course`; empty: one.
     """
 
     steps: int
     batch: Callable[[int], Batch]
     policies: Mapping[str, Policy]
     longest: int = 512
+    stop: int | None = None
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """Steps that are trained."""
+        return self.steps if self.stop is None else self.stop
+
+    def course(self, config: TrainingConfig) -> Course:
+        """The updates of all steps."""
+        return Course(self.steps, self.stages, config)
 
 
 @dataclass(frozen=True)
@@ -58,8 +74,8 @@ class Listeners:
     """Who hears of progress.
 
     Attributes:
-        log: called with (finished steps, figures) every ``log_every`` steps and after the last.
-        update: called with the finished steps after every update but the last: the place for checkpoints.
+        log: called with (finished steps, figures) every ``log_every`` steps and after the plan's last.
+        update: called with the finished steps after every update but the plan's last: the place for checkpoints.
     """
 
     log: Callable[[int, dict[str, float]], None]
@@ -89,15 +105,17 @@ class Loop:
         )
         trained = sum(parameter.numel() for parameter in encoder.trainable().values())
         precision = TYPES[config.precision]
+        self.snapshots = snapshot_updates(plan.course(config).updates, config.average_last)
+        averaged = torch.float64 if self.snapshots else torch.float32 if config.ema is not None else None
         self.weights: Weights
         if config.parallelism == "fsdp" and group.workers > 1:
             from boom_ray.training.sharded import Sharded
 
             share = -(-trained // group.workers)
             self.settings = self._form(share * BYTES_GRADIENT + self._to_come(share), precision != torch.float32)
-            self.weights = Sharded(encoder, groups, precision, group, config.ema is not None)
+            self.weights = Sharded(encoder, groups, precision, group, averaged)
         else:
-            self.weights = Replicated(encoder, groups, precision, group, config.ema is not None)
+            self.weights = Replicated(encoder, groups, precision, group, averaged)
             self.settings = self._form(self._to_come(trained), False)
         self.optimizer = make_optimizer(self.weights.optimizer_groups(), config)
         self.progress = Progress()
@@ -110,7 +128,8 @@ class Loop:
         config, each = self.config, BYTES_MOMENTS
         if self.encoder.device.type == "cpu":
             has_checkpoints = config.checkpoint_every is not None or config.checkpoint_minutes is not None
-            each += (BYTES_WEIGHT + BYTES_MOMENTS + BYTES_WEIGHT * (config.ema is not None)) * has_checkpoints
+            averages = BYTES_WEIGHT * (config.ema is not None) + BYTES_SUM * (config.average_last is not None)
+            each += (BYTES_WEIGHT + BYTES_MOMENTS + averages) * has_checkpoints
             each += BYTES_WEIGHT * (config.scores is not None)
         return weights * each
 
@@ -129,7 +148,7 @@ class Loop:
         return settings
 
     def run(self, listeners: Listeners) -> None:
-        """Train from the progress made so far to the end.
+        """Train from the progress made so far to the plan's end.
 
         Raises:
             TrainingError: the loss or a gradient is not finite; names step, dataset and examples.
@@ -137,16 +156,16 @@ class Loop:
         self.encoder.train()
         self.guard = Guard(self.config, self.encoder.device, self.progress.losses)
         self.meter.clear(self.progress.unlogged)
-        steps, each = self.plan.steps, self.config.accumulation
-        updates, first = -(-steps // each), -(-self.progress.step // each)
+        steps, course = self.plan.steps, self.plan.course(self.config)
         logged = self.progress.step // self.config.log_every
         self.meter.watch.mark("data")
-        reading = read_ahead(self.plan.batch, self.progress.step, steps, self.config.read_ahead, self.settings)
+        reading = read_ahead(self.plan.batch, self.progress.step, self.plan.end, self.config.read_ahead, self.settings)
         with contextlib.closing(reading) as works:
-            for update in range(first, updates):
-                many = self._next(works)
-                rate = learning_rate(update, updates, self.config)
-                self._update(many, rate)
+            for update in range(course.done(self.progress.step), course.done(self.plan.end)):
+                count, rate = course.update(update)
+                self._update(self._next(works, count), rate)
+                if update + 1 in self.snapshots:
+                    self.weights.add(update + 1 == self.snapshots[0])
                 done = self.progress.step
                 is_log = done // self.config.log_every > logged or done == steps
                 if is_log or self.encoder.device.type == "cpu":
@@ -178,6 +197,15 @@ class Loop:
             micro_batch_tokens=self.settings.micro_batch_tokens,
         )
 
+    def left(self) -> dict[str, torch.Tensor]:
+        """What is left of the member, or would be if it ended now: its average as far as there is one.
+
+        See `boom_ray.training.weights.Weights.full`.
+        """
+        done = self.plan.course(self.config).done(self.progress.step)
+        taken = sum(update <= done for update in self.snapshots)
+        return self.weights.full(averaged=taken > 0 or not self.snapshots, count=max(1, taken))
+
     def check(self) -> None:
         """Look for bad steps since the last look; waits for the device.
 
@@ -186,9 +214,9 @@ class Loop:
         """
         self.progress.skipped += len(self.guard.check())
 
-    def _next(self, works: Iterator[Work]) -> list[Work]:
-        """The steps of one update, the last one perhaps of fewer; equally many pieces on all workers if need be."""
-        many = list(itertools.islice(works, self.config.accumulation))
+    def _next(self, works: Iterator[Work], count: int) -> list[Work]:
+        """The steps of one update; equally many pieces on all workers if need be."""
+        many = list(itertools.islice(works, count))
         if isinstance(self.weights, Replicated):
             return many
         return [fill(work, *self.group.pieces(len(work.pieces), work.kept), self.settings) for work in many]
@@ -200,7 +228,7 @@ class Loop:
         losses = []
         for number, work in enumerate(many):
             hooks = self._hooks(work, self.progress.step + number, number == len(many) - 1)
-            policy = self.plan.policies[work.batch.dataset]
+            policy = policy_of_step(work.batch.parts, self.plan.policies)
             loss = backward(self.encoder, work, policy, self.settings, self.matryoshka, hooks, 1 / len(many))
             losses.append(loss)
             self.meter.step(work.batch, work, loss, self.flops.of(work.batch.texts))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +16,16 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 import boom_ray.runtime  # noqa: F401  (sets Ray's environment before Ray is imported)
+from boom_ray.artifacts.plan import open_plan
 from boom_ray.config import ResourcesConfig
 from boom_ray.errors import ConfigError, TrainingError
 from boom_ray.events import Event, Report, silent
 from boom_ray.runtime import cause, event_queue, nodes_resources, room
 from boom_ray.store import Artifact, Store
-from boom_ray.training.job import KIND, MemberJob
+from boom_ray.training.branches import branch, branch_jobs, steps_of, trained_steps
+from boom_ray.training.job import MemberJob
 from boom_ray.training.lease import lease
+from boom_ray.training.order import Order, Result, with_trunks
 from boom_ray.training.scores import Saved, Scorer, ScoreTasks, remove_left
 from boom_ray.training.worker import train_worker
 
@@ -40,7 +44,7 @@ def train_members(
 
     Args:
         store: where bags and corpus are and members go.
-        jobs: the members, named uniquely, with the same resources.
+        jobs: the members, named uniquely, with the same resources; their trunks are trained first.
         autoscaling: the cluster grows on demand, so its present size is no limit.
         report: told of progress.
         scorer: evaluates members while they train, if their ``training.scores`` wants it.
@@ -53,27 +57,61 @@ def train_members(
         TrainingError: some members failed; names them, the reason and what is finished.
         ConfigError: the cluster can never hold one member.
     """
-    found = {job.name: store.get(KIND, job.key) for job in jobs}
+    found = {job.name: store.get(job.kind, job.key) for job in jobs}
     for job in jobs:
         artifact = found[job.name]
         if artifact is not None:
             steps = artifact.figures["steps"]
             report(Event("members", job.name, steps, steps, {}, "stored"))
-    todo = [job for job in jobs if found[job.name] is None]
+    todo = with_trunks(store, [job for job in jobs if found[job.name] is None])
     failures: dict[str, str] = {}
     if scorer is None:  # weights that nobody evaluates are not left
         todo = [replace(job, training=job.training.model_copy(update={"scores": None})) for job in todo]
     if todo:
         parallel = members_at_once(todo[0].training.resources, len(todo), autoscaling)
         for name, result in _fit_all(store, todo, parallel, report, scorer).items():
-            if isinstance(result, Artifact):
-                found[name] = result
-            else:
+            if isinstance(result, str):
                 failures[name] = result
+            elif name in found:  # no trunk
+                found[name] = result
     if failures:
         finished = [name for name, artifact in found.items() if artifact is not None]
         raise TrainingError(_failure_text(failures, finished))
     return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+
+def train_branches(
+    store: Store,
+    job: MemberJob,
+    ratios: Mapping[str, float],
+    autoscaling: bool = False,
+    report: Report = silent,
+    scorer: Scorer | None = None,
+) -> dict[str, Artifact]:
+    """Train members that are branches of one run, see `boom_ray.training.branches`.
+
+    Args:
+        store: where bag and corpus are and trunk and members go.
+        job: trained on all of the bag's plan; its name does not matter.
+        ratios: name of each member to its share of the plan.
+        autoscaling: the cluster grows on demand.
+        report: told of progress.
+        scorer: evaluates trunk and members while they train.
+
+    Returns:
+        name to artifact, as of `train_members`.
+
+    Raises:
+        TrainingError: some members failed.
+        ConfigError: training or plan are none for branches, a branch is too short, or the cluster can never hold one.
+    """
+    steps = steps_of(open_plan(store, job.bag_key), job.training)
+    jobs = branch_jobs(job, ratios, steps)
+    lengths = [branch(ratio, steps, job.training) for ratio in ratios.values()]
+    alone = sum(one.steps for one in lengths)
+    note = f"{len(jobs)} branches of one run: {trained_steps(lengths):,} steps instead of {alone:,}"
+    report(Event("members", "trunk", 1, 1, {}, note))
+    return train_members(store, jobs, autoscaling, report, scorer)
 
 
 def members_at_once(resources: ResourcesConfig, members: int, autoscaling: bool) -> int:
@@ -104,9 +142,9 @@ def members_at_once(resources: ResourcesConfig, members: int, autoscaling: bool)
 
 def _fit_all(
     store: Store, jobs: Sequence[MemberJob], parallel: int, report: Report, scorer: Scorer | None
-) -> dict[str, Artifact | str]:
-    """Fit every member in threads; a result is its artifact or the reason of its failure."""
-    results: dict[str, Artifact | str] = {}
+) -> dict[str, Result]:
+    """Fit every member in threads, each when its trunk is there."""
+    results: dict[str, Result] = {}
     stopping = threading.Event()
     scores = _score_tasks(store, jobs, report, scorer)
 
@@ -118,19 +156,29 @@ def _fit_all(
         if scores is not None:
             scores.collect()
 
+    def end(name: str, result: Result) -> None:
+        results[name] = result
+        if isinstance(result, str):
+            report(Event("members", name, 0, 0, {}, "failed"))
+
     with event_queue(take) as queue:
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="member")
+        order, running = Order(jobs), dict[Future[Result], MemberJob]()
+
+        def start() -> None:
+            ready, lost = order.ready(results)
+            running.update({pool.submit(_fit, store, job, queue, stopping, report): job for job in ready})
+            for name, reason in lost.items():
+                end(name, reason)
+
         try:
-            futures: dict[Future[Artifact | str], MemberJob] = {
-                pool.submit(_fit, store, job, queue, stopping, report): job for job in jobs
-            }
+            start()
             for job in jobs:
                 report(Event("members", job.name, 0, 0, {}, "waits"))
-            for future in as_completed(futures):
-                job = futures[future]
-                results[job.name] = future.result()
-                if isinstance(results[job.name], str):
-                    report(Event("members", job.name, 0, 0, {}, "failed"))
+            while running:
+                for future in wait_for(running, return_when=FIRST_COMPLETED).done:
+                    end(running.pop(future).name, future.result())
+                start()
         except BaseException:
             stopping.set()
             raise
@@ -148,7 +196,7 @@ def _score_tasks(store: Store, jobs: Sequence[MemberJob], report: Report, scorer
     return ScoreTasks(store, {job.name: job for job in jobs}, scorer, config, report)
 
 
-def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event, report: Report) -> Artifact | str:
+def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event, report: Report) -> Result:
     """Train one member to its artifact, or return why that is impossible; another job that trains it is waited for."""
     said = False
 
@@ -157,16 +205,16 @@ def _fit(store: Store, job: MemberJob, queue: Any, stopping: threading.Event, re
         if not said:
             report(Event("members", job.name, 0, 0, {}, "another job trains it; waits"))
             said = True
-        return stopping.is_set() or store.get(KIND, job.key) is not None
+        return stopping.is_set() or store.get(job.kind, job.key) is not None
 
     with lease(store, job.key, wait) as is_ours:
-        found = store.get(KIND, job.key)
+        found = store.get(job.kind, job.key)
         if found is not None:
             return found
         return _fit_ours(store, job, queue, stopping) if is_ours else "interrupted"
 
 
-def _fit_ours(store: Store, job: MemberJob, queue: Any, stopping: threading.Event) -> Artifact | str:
+def _fit_ours(store: Store, job: MemberJob, queue: Any, stopping: threading.Event) -> Result:
     """The same, alone."""
     reason = ""
     remove_left(store, job)
@@ -182,9 +230,9 @@ def _fit_ours(store: Store, job: MemberJob, queue: Any, stopping: threading.Even
             return f"{type(cause(error)).__name__}: {cause(error)}"
         if answer:
             return str(answer["text"])
-        artifact = store.get(KIND, job.key)
+        artifact = store.get(job.kind, job.key)
         if artifact is None:
-            return f"it ended without leaving its artifact {KIND}/{job.key} in {store.root}"
+            return f"it ended without leaving its artifact {job.kind}/{job.key} in {store.root}"
         _remove_checkpoints(store, job)
         return artifact
     return reason

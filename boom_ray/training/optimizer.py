@@ -33,20 +33,30 @@ class ParameterGroup:
 def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
     """Learning rate of update ``update`` (from 0) of ``total``: a linear rise, then the configured course.
 
-    The rise ends at the configured rate at update ceil(warmup_ratio·total). linear and cosine fall from there and would
+    The rise ends at the configured rate at update `warmup`. linear and cosine fall from there and would
     reach final_ratio·rate at update ``total``; constant stays; wsd (warm-up, stable, decay; Hu et al. 2024, arXiv
     2404.06395) stays until the last ceil(decay_ratio·total) updates and falls linearly in them.
     """
-    warmup = math.ceil(config.warmup_ratio * total)
-    if update < warmup:
-        return config.learning_rate * (update + 1) / warmup
-    start = max(warmup, total - math.ceil(config.decay_ratio * total)) if config.decay == "wsd" else warmup
+    rise = warmup(total, config)
+    if update < rise:
+        return config.learning_rate * (update + 1) / rise
+    start = fall(total, config) if config.decay == "wsd" else rise
     progress = max(0.0, (update - start) / max(1, total - start))
     if config.decay == "cosine":
         left = 0.5 * (1 + math.cos(math.pi * progress))
     else:
         left = 1.0 if config.decay == "constant" else 1 - progress
     return config.learning_rate * (config.final_ratio + (1 - config.final_ratio) * left)
+
+
+def warmup(total: int, config: TrainingConfig) -> int:
+    """Updates in which the rate rises: ``warmup_updates``, or ceil(warmup_ratio·total)."""
+    return math.ceil(config.warmup_ratio * total) if config.warmup_updates is None else config.warmup_updates
+
+
+def fall(total: int, config: TrainingConfig) -> int:
+    """Updates before wsd's rate falls: all but the last ceil(decay_ratio·total), and no fewer than the warm-up."""
+    return max(warmup(total, config), total - math.ceil(config.decay_ratio * total))
 
 
 def parameter_groups(encoder: Encoder, config: TrainingConfig) -> list[ParameterGroup]:

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from boom_ray.hashing import digest
 from boom_ray.model.encoder import Encoder
+from boom_ray.training.average import mean, put
 from boom_ray.training.group import Group
 from boom_ray.training.optimizer import ParameterGroup
 from boom_ray.training.weights import Held, sum_of_squares
@@ -32,11 +33,16 @@ class Sharded:
         groups: its trainable parameters.
         precision: type of forward and backward pass; weights and sums of gradients are float32.
         workers: who shares.
-        averaged: keep a moving average.
+        averaged: type of the average that is kept, float32 or float64, see `Held`; None for none.
     """
 
     def __init__(
-        self, encoder: Encoder, groups: Sequence[ParameterGroup], precision: torch.dtype, workers: Group, averaged: bool
+        self,
+        encoder: Encoder,
+        groups: Sequence[ParameterGroup],
+        precision: torch.dtype,
+        workers: Group,
+        averaged: torch.dtype | None,
     ) -> None:
         """Divide the encoder's weights."""
         for tensor in encoder.state_dict().values():
@@ -55,7 +61,9 @@ class Sharded:
         self.parameters = {name: cast(DTensor, trained[name]) for group in groups for name in group.names}
         self.own = {name: nn.Parameter(one.to_local(), requires_grad=False) for name, one in self.parameters.items()}
         self.groups = groups
-        self._averages = {name: one.detach().clone() for name, one in self.own.items()} if averaged else {}
+        self._averages = {}
+        if averaged is not None:
+            self._averages = {name: one.detach().to(averaged, copy=True) for name, one in self.own.items()}
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """See `Weights`; AdamW sees plain tensors, this worker's shares."""
@@ -96,6 +104,12 @@ class Sharded:
         for name, average in self._averages.items():
             average.lerp_(self.own[name], share)
 
+    @torch.no_grad()
+    def add(self, is_first: bool) -> None:
+        """See `Weights`."""
+        for name, average in self._averages.items():
+            put(average, self.own[name], is_first)
+
     def held(self) -> list[Held]:
         """See `Weights`."""
         found = []
@@ -110,11 +124,12 @@ class Sharded:
         return digest([[name, list(parameter.shape)] for name, parameter in self.parameters.items()])
 
     @torch.no_grad()
-    def full(self, averaged: bool) -> dict[str, torch.Tensor]:
+    def full(self, averaged: bool, count: int = 1) -> dict[str, torch.Tensor]:
         """See `Weights`; all workers must call it, one tensor is whole at a time."""
+        averages = self._averages if averaged else {}
         found = {}
         for name, parameter in self.parameters.items():
-            local = self._averages.get(name, self.own[name].detach()) if averaged else self.own[name].detach()
+            local = averages.get(name, self.own[name].detach())
             whole = DTensor.from_local(
                 local,
                 parameter.device_mesh,
@@ -124,5 +139,5 @@ class Sharded:
                 stride=parameter.stride(),
             ).full_tensor()
             if self.workers.rank == 0:
-                found[name] = whole.to("cpu", copy=True)
+                found[name] = mean(whole, count if averages else 1)
         return found

@@ -72,13 +72,14 @@ def _tensors(held: Held, optimizer: torch.optim.AdamW) -> Iterator[tuple[str, to
 def write(folder: Path, tensors: Tensors, weights: Weights, progress: Progress, rank: int) -> None:
     """Write one worker's file, and on rank 0 the progress."""
     starts = {held.name: str(held.start) for held in weights.held()}
-    save_file(tensors, str(_file(folder, rank)), metadata={"starts": json.dumps(starts)})
+    save_file(tensors, str(file_of(folder, rank)), metadata={"starts": json.dumps(starts)})
     if rank == 0:
         facts = {"layout": weights.layout(), "files": weights.holders, **vars(progress)}
         (folder / PROGRESS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _file(folder: Path, rank: int) -> Path:
+def file_of(folder: Path, rank: int) -> Path:
+    """The file of one worker."""
     return folder / f"state-{rank:05d}.safetensors"
 
 
@@ -108,7 +109,8 @@ def restore(folder: Path, weights: Weights, optimizer: torch.optim.AdamW) -> Pro
 def _put_back(files: _Files, weights: Weights, optimizer: torch.optim.AdamW, update: float) -> None:
     for held in weights.held():
         held.weight.copy_(files.read("weight", held))
-        if held.average is not None:
+        # A sum of snapshots begins with the first of them; a trunk that was left before has none
+        if held.average is not None and (held.average.dtype != torch.float64 or files.has("average", held)):
             held.average.copy_(files.read("average", held))
         if files.has(MOMENTS[0], held):
             optimizer.state[held.weight] = _moments(files, held, update)
@@ -138,7 +140,7 @@ class _Files:
 
     def __enter__(self) -> _Files:
         for rank in range(self.count):
-            file = self._stack.enter_context(safe_open(str(_file(self.folder, rank)), "pt"))
+            file = self._stack.enter_context(safe_open(str(file_of(self.folder, rank)), "pt"))
             starts = json.loads((file.metadata() or {})["starts"])
             self._open.append((file, {name: int(start) for name, start in starts.items()}, frozenset(file.keys())))
         return self

@@ -18,6 +18,7 @@ from torch import nn
 
 from boom_ray.hashing import digest
 from boom_ray.model.encoder import Encoder
+from boom_ray.training.average import mean, put
 from boom_ray.training.embeddings import direct_gradients
 from boom_ray.training.group import Group
 from boom_ray.training.optimizer import ParameterGroup
@@ -33,7 +34,7 @@ class Held:
     Attributes:
         name: unique, the same on all workers.
         weight: what the optimiser changes; its moments are of the same shape.
-        average: the moving average, of the same shape.
+        average: the average, of the same shape: moving in float32, or the sum of snapshots in float64.
         start: first row of the whole tensor that this worker holds.
         rows: rows of the whole tensor; None if this worker holds all of it.
     """
@@ -81,14 +82,22 @@ class Weights(Protocol):
     def average(self, share: torch.Tensor) -> None:
         """Move the average of the weights: (1 - share) · old + share · weights; ``share`` is on the device."""
 
+    def add(self, is_first: bool) -> None:
+        """Add the weights to the sum of snapshots, which begins with the first of them."""
+
     def held(self) -> list[Held]:
         """What a checkpoint must hold, on every worker that holds a part of it."""
 
     def layout(self) -> str:
         """Hash of the tensors' names and shapes; a checkpoint of another layout does not fit."""
 
-    def full(self, averaged: bool) -> dict[str, torch.Tensor]:
-        """Name to trained weights (or their average) in float32 on the CPU; on rank 0 only if they are sharded."""
+    def full(self, averaged: bool, count: int = 1) -> dict[str, torch.Tensor]:
+        """Name to trained weights (or their average) in float32 on the CPU; on rank 0 only if they are sharded.
+
+        Args:
+            averaged: the average, if one is kept.
+            count: what it is divided by: how many snapshots it is the sum of.
+        """
 
 
 @dataclass
@@ -102,7 +111,7 @@ class Flat:
         grad: (n,) float32.
         compute: (n,) what the model computes with; ``master`` itself in float32.
         group: learning rate and decay.
-        average: (n,) moving average of ``master``, if one is kept.
+        average: (n,) of ``master``, if one is kept: the moving average in float32, the sum of snapshots in float64.
     """
 
     names: tuple[str, ...]
@@ -134,13 +143,18 @@ class Replicated:
         groups: its trainable parameters, see `boom_ray.training.optimizer.parameter_groups`.
         precision: type of the forward pass.
         workers: whom gradients are summed with.
-        averaged: keep a moving average.
+        averaged: type of the average that is kept, float32 or float64, see `Held`; None for none.
     """
 
     holders = 1
 
     def __init__(
-        self, encoder: Encoder, groups: Sequence[ParameterGroup], precision: torch.dtype, workers: Group, averaged: bool
+        self,
+        encoder: Encoder,
+        groups: Sequence[ParameterGroup],
+        precision: torch.dtype,
+        workers: Group,
+        averaged: torch.dtype | None,
     ) -> None:
         """Take over the encoder's weights; rank 0's, should they differ."""
         self.workers = workers
@@ -222,13 +236,21 @@ class Replicated:
             if flat.average is not None:
                 flat.average.lerp_(flat.master, share)
 
-    def full(self, averaged: bool) -> dict[str, torch.Tensor]:
+    @torch.no_grad()
+    def add(self, is_first: bool) -> None:
+        """See `Weights`."""
+        for flat in self.flats:
+            if flat.average is not None:
+                put(flat.average, flat.master, is_first)
+
+    def full(self, averaged: bool, count: int = 1) -> dict[str, torch.Tensor]:
         """See `Weights`."""
         found = {}
         for flat in self.flats:
-            source = flat.average if averaged and flat.average is not None else flat.master.detach()
+            average = flat.average if averaged else None
             for name, part, shape in flat.parts():
-                found[name] = source[part].view(shape).to("cpu", copy=True)
+                source, among = (flat.master.detach(), 1) if average is None else (average, count)
+                found[name] = mean(source[part].view(shape), among)
         return found
 
     def held(self) -> list[Held]:
@@ -240,7 +262,9 @@ class Replicated:
         return digest([[list(flat.names), [list(shape) for shape in flat.shapes]] for flat in self.flats])
 
 
-def _flat(trained: dict[str, nn.Parameter], group: ParameterGroup, precision: torch.dtype, averaged: bool) -> Flat:
+def _flat(
+    trained: dict[str, nn.Parameter], group: ParameterGroup, precision: torch.dtype, averaged: torch.dtype | None
+) -> Flat:
     parameters = [trained[name] for name in group.names]
     values = torch.cat([parameter.detach().float().reshape(-1) for parameter in parameters])
     return Flat(
@@ -250,7 +274,7 @@ def _flat(trained: dict[str, nn.Parameter], group: ParameterGroup, precision: to
         grad=torch.zeros_like(values),
         compute=values if precision == torch.float32 else values.to(precision),
         group=group,
-        average=values.clone() if averaged else None,
+        average=None if averaged is None else values.to(averaged, copy=True),
     )
 
 

@@ -25,10 +25,11 @@ from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Draft, Store
 from boom_ray.training.checkpoints import Checkpoints
 from boom_ray.training.group import Group
-from boom_ray.training.job import KIND, VERSION, MemberJob
+from boom_ray.training.job import KIND, VERSION, MemberJob, TrunkJob
 from boom_ray.training.leave import write_folder
 from boom_ray.training.loop import Listeners, Loop, Plan, check
 from boom_ray.training.scores import Leaver
+from boom_ray.training.trunk import begin, leave_trunk
 
 
 def train_worker(payload: dict[str, Any]) -> dict[str, str] | None:
@@ -56,15 +57,17 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
     group = Group.current()
     loop = _start(job, store, group)
+    if job.trunk is not None and ray.train.get_checkpoint() is None:
+        begin(store, job.trunk, loop)
     checkpoints = Checkpoints(loop, job.training)
     resumed = checkpoints.restore()
     tell = _teller(group, queue)
 
     def log(done: int, figures: dict[str, float]) -> None:
-        tell(Event("members", job.name, done, loop.plan.steps, figures))
+        tell(Event("members", job.name, done, loop.plan.end, figures))
 
     note = f"continues at step {resumed}, " if resumed else ""
-    tell(Event("members", job.name, resumed, loop.plan.steps, {}, note + loop.settings.text()))
+    tell(Event("members", job.name, resumed, loop.plan.end, {}, note + loop.settings.text()))
     with _leaving(job, store, loop, tell) as leave:
 
         def update(done: int) -> None:
@@ -72,11 +75,16 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
             leave(done)
 
         loop.run(Listeners(log, update))
-    weights = loop.weights.full(averaged=True)  # of sharded weights, all workers take part
+    loop.check()  # a trunk may end between log lines
+    figures: dict[str, Any] = {"steps": loop.plan.end, "examples": loop.plan.end * job.training.batch_size}
+    figures |= {"curve": loop.progress.curve, "skipped_steps": loop.progress.skipped, "resumed_at": resumed}
+    figures |= {"computed": loop.settings.text(), "seconds": time.monotonic() - started}
+    if isinstance(job, TrunkJob):
+        leave_trunk(store, job, loop, figures)
+        tell(Event("members", job.name, loop.plan.end, loop.plan.end))
+        return
+    weights = loop.left()  # of sharded weights, all workers take part
     if group.rank == 0:
-        figures: dict[str, Any] = {"steps": loop.plan.steps, "examples": loop.plan.steps * job.training.batch_size}
-        figures |= {"curve": loop.progress.curve, "skipped_steps": loop.progress.skipped, "resumed_at": resumed}
-        figures |= {"computed": loop.settings.text(), "seconds": time.monotonic() - started}
         _leave(store, job, weights, figures)
 
 
@@ -107,14 +115,15 @@ def _prepare(job: MemberJob, store: Store, group: Group) -> tuple[Any, ...]:
     plan = open_plan(store, job.bag_key)
     steps = min(len(plan), job.training.max_steps or len(plan))
     corpus, place = open_corpus(store, job.parts), (job.seed, group.rank, group.workers)
-    reader = BatchReader(corpus, job.training.negatives, *place)
-    graded = BatchReader(corpus, 0, *place)  # losses of pairs look at no negatives
+    graded = frozenset(name for name, policy in job.policies.items() if policy.kind in GRADED)
+    reader = BatchReader(corpus, job.training.negatives, *place, without_negatives=graded)
 
     def batch(index: int) -> Batch:
-        step = plan.step(index)
-        return (graded if job.policies[step.dataset].kind in GRADED else reader).read(step)
+        return reader.read(*plan.parts(index))
 
-    return encoder, Plan(steps, batch, job.policies, job.longest), job.training, job.seed, group
+    stop = job.steps if isinstance(job, TrunkJob) else None
+    found = Plan(steps, batch, job.policies, job.longest, stop, plan.stages)
+    return encoder, found, job.training, job.seed, group
 
 
 @contextlib.contextmanager
@@ -124,14 +133,14 @@ def _leaving(job: MemberJob, store: Store, loop: Loop, tell: Callable[[Any], Non
     if config is None:
         yield lambda done: None
         return
-    leaver = Leaver(store, job, loop.plan.steps, tell)
+    leaver = Leaver(store, job, loop.plan.end, tell)
     last = loop.progress.step
 
     def leave(done: int) -> None:
         nonlocal last
         if done // config.every > last // config.every:
             last = done
-            weights = loop.weights.full(averaged=True)
+            weights = loop.left()
             if loop.group.rank == 0:
                 leaver.leave(done, weights)
 

@@ -124,3 +124,25 @@ def test_pool_is_exact_and_order_free(count, quota, seed):
     assert len(rows) == min(quota, count)
     reverse = ids[::-1].copy()
     assert set(ids[rows].tolist()) == set(reverse[pool_rows(reverse, quota, seed, "d")].tolist())
+
+
+def test_weights_are_factors_on_quotas():
+    sizes = {"a": 400, "b": 400, "c": 100}
+    assert quotas(sizes, 1, {}, None, {"a": 2}) == {"a": 400, "b": 200, "c": 50}
+    assert quotas(sizes, 1, {}, None, {"b": 0.25}) == {"a": 400, "b": 100, "c": 100}
+    assert quotas(sizes, 2, {}, None, {"c": 0.5}) == {"a": 400, "b": 400, "c": 100}
+    assert quotas(sizes, 2, {"a": 100}, None, {"c": 2}) == {"a": 50, "b": 100, "c": 100}
+    assert quotas(sizes, 1, {}, 450, {"a": 2}) == {"a": 276, "b": 138, "c": 34}  # 450·(8, 4, 1)/13
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 1000), min_size=1),
+    st.floats(1, 8),
+    st.floats(0.1, 10),
+    st.none() | st.integers(1, 3000),
+)
+def test_equal_weights_change_nothing(sizes, temperature, weight, most):
+    plain = quotas(sizes, temperature, {}, most)
+    assert quotas(sizes, temperature, {}, most, {}) == plain
+    scaled = quotas(sizes, temperature, {}, most, dict.fromkeys(sizes, weight))
+    assert all(abs(scaled[name] - plain[name]) <= 1 for name in sizes)  # a product may round to the other side

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from boom_ray.artifacts.plan import Plan, share
 from boom_ray.bags.schedules import batch_level_shuffling
+from boom_ray.bags.stage import fingerprint
 from boom_ray.hashing import mix64
 
 sizes = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 60), min_size=1)
@@ -79,3 +80,12 @@ def test_a_saved_plan_reads_a_step_alone(tmp_path):
     for index in (len(plan) - 1, 0, len(plan) // 2):
         assert loaded.step(index).rows.tolist() == plan.step(index).rows.tolist()
         assert loaded.step(index).dataset == plan.step(index).dataset
+
+
+def test_the_plan_of_a_seed_is_the_one_of_earlier_versions():
+    """Members that are in stores were trained on it: their bags' fingerprints must stay."""
+    sizes = {"a": 103, "b": 37, "c": 5, "d": 64}
+    ids = {name: mix64(np.arange(size, dtype=np.uint64), ord(name)) for name, size in sizes.items()}
+    rows = {name: np.arange(size) for name, size in sizes.items()} | {"d": np.repeat(np.arange(32), 2)}
+    plan = batch_level_shuffling(rows, ids, 8, 3, 7)
+    assert fingerprint(plan, ids) == "a0ceb10e6b711100ec7b1999e9caad79"

@@ -11,12 +11,16 @@ import pytest
 import ray
 import yaml
 
-from boom_ray.config import RunConfig, load_config
+from boom_ray.config import EvaluateJobConfig, RunConfig, SweepConfig, load_config
 from boom_ray.errors import ConfigError
+from boom_ray.sweeps.check import check_space
+from boom_ray.sweeps.reach import points, reachable
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 RUNS = sorted(CONF.glob("*.yaml"))
+SWEEPS = sorted((CONF / "sweeps").glob("*.yaml"))
+EVALUATIONS = sorted((CONF / "evaluate").glob("*.yaml"))
 PARTS = sorted([*(CONF / "corpora").glob("*.yaml"), *(CONF / "benchmarks").glob("*.yaml")])
 NAMES = {"boom_qwen3_0.6b.yaml", "boom_qwen3_4b_lora.yaml", "local_jsonl.yaml"}
 
@@ -42,8 +46,70 @@ def test_every_part_is_extended_by_a_configuration_and_is_valid_in_it(path: Path
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"extends": ["base.yaml", str(path)]}))
     load_config(RunConfig, tmp_path / "run.yaml")
-    users = [run.name for run in RUNS if f"{path.parent.name}/{path.name}" in run.read_text(encoding="utf-8")]
+    users = [
+        run.name
+        for run in [*RUNS, *SWEEPS, *EVALUATIONS]
+        if f"{path.parent.name}/{path.name}" in run.read_text(encoding="utf-8")
+    ]
     assert users, "nothing uses it"
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_every_sweep_loads_and_its_whole_space_can_be_used(path: Path) -> None:
+    config = load_config(SweepConfig, path)
+    check_space(config)
+    assert f"python jobs/sweep.py conf/sweeps/{path.name}" in path.read_text(encoding="utf-8")
+    listed = points(config)
+    if listed is not None:
+        assert len(list(listed)) == config.sweep.trials, "all points, and no trial that has none"
+
+
+def test_the_quickstart_sweep_chooses_by_the_embedded_sets_that_nothing_else_uses() -> None:
+    config = load_config(SweepConfig, CONF / "sweeps" / "quickstart.yaml")
+    run = load_config(RunConfig, CONF / "quickstart.yaml")
+    selection = {task.name for task in config.evaluation.selection}
+    assert selection == {f"dev-{task.name}" for task in run.evaluation.in_domain} | {
+        "dev-new-docs", "dev-new-errors", "dev-new-topics",
+    }  # fmt: skip
+    assert all(task.path == f"embedded:{task.name}" for task in config.evaluation.selection)
+    assert config.evaluation.tasks == run.evaluation.tasks
+    assert reachable(config) == [{"bags": name} for name in ("80-100", "60-60-60", "50-and-rest")]
+    assert {path.name for path in SWEEPS} >= {"quickstart.yaml", "grid.yaml", "pareto.yaml", "learned.yaml"}
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.name)
+def test_every_evaluation_loads(path: Path) -> None:
+    config = load_config(EvaluateJobConfig, path)
+    assert len(config.models) > 1, "there is something to compare"
+    assert f"python jobs/evaluate.py conf/evaluate/{path.name}" in path.read_text(encoding="utf-8")
+
+
+def test_the_local_benchmark_shows_all_groups(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(f"extends: {CONF}/benchmarks/local.yaml\nname: job\nmodels: [a]\n")
+    evaluation = load_config(EvaluateJobConfig, tmp_path / "job.yaml").evaluation
+    assert all(task.overlaps for task in evaluation.in_domain)
+    assert evaluation.out_of_domain and not any(task.overlaps for task in evaluation.out_of_domain)
+    assert evaluation.selection and all(task.size and task.split == "dev" for task in evaluation.selection)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("code_v1", 12), ("cmn_v1", 31)])
+def test_benchmarks_are_mtebs(name: str, count: int, tmp_path: Path) -> None:
+    import mteb
+
+    from boom_ray.evaluation.benchmarks import check_tasks
+    from boom_ray.evaluation.catalog import expand
+
+    path = tmp_path / "job.yaml"
+    path.write_text(f"extends: {CONF}/benchmarks/{name}.yaml\nname: job\nmodels: [a]\n")
+    evaluation = load_config(EvaluateJobConfig, path).evaluation
+    expanded = expand(evaluation)
+    check_tasks(expanded)
+    theirs = {task.metadata.name: task for task in mteb.get_benchmark(evaluation.benchmarks[0].name).tasks}
+    assert {task.name for task in expanded.out_of_domain} == set(theirs)
+    assert len(theirs) == count and not expanded.in_domain
+    for task in expanded.out_of_domain:
+        assert [task.split, *task.extra_splits] == list(theirs[task.name].eval_splits), task.name
 
 
 def test_the_promised_files_are_there() -> None:

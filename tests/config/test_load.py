@@ -72,7 +72,8 @@ def test_overrides_replace_values_of_the_file_at_every_depth(file: Path) -> None
         ("bags.members=[{name: m, ratio: 1, sed: 1}]", "bags.members.0.sed: unknown key; did you mean seed?"),
         (
             "learning_rate=1",
-            "learning_rate: unknown key; did you mean training.learning_rate or merge.probe.learning_rate?",
+            "learning_rate: unknown key; did you mean bags.schedule.stages.learning_rate or training.learning_rate or "
+            "merge.probe.learning_rate?",
         ),
         ("merge.zzz=1", "merge.zzz: unknown key; known keys: method, weights"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 import boom_ray.config
-from boom_ray.config import CorpusConfig, ResourcesConfig, RunConfig, Section, TrainingConfig
+from boom_ray.config import CorpusConfig, MixtureConfig, ResourcesConfig, RunConfig, Section, TrainingConfig
 from boom_ray.config.load import _inner_section
 from boom_ray.hashing import canonical_json
 
@@ -93,3 +93,8 @@ def test_units_are_given_where_a_number_has_one() -> None:
             if pattern.search(name):
                 units = ("GiB", "MiB", "bytes", "tokens", "CPU", "GPU")
                 assert any(unit in (info.description or "") for unit in units), f"{section.__name__}.{name}"
+
+
+def test_a_mixture_without_weights_has_the_identity_that_bags_of_earlier_versions_were_keyed_by() -> None:
+    assert MixtureConfig().identity() == {"temperature": 1.0, "caps": {}, "max_examples": None}
+    assert MixtureConfig(weights={"a": 2}).identity()["weights"] == {"a": 2.0}

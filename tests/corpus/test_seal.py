@@ -17,7 +17,7 @@ from boom_ray.config import NearDuplicatesConfig
 from boom_ray.corpus.decontaminate import NearTexts
 from boom_ray.corpus.examples import Example
 from boom_ray.corpus.schema import EXAMPLES, TOKENS
-from boom_ray.corpus.seal import SINGLE, Sealing, SealPlan, choose_pools, content_sum, part_figures, seal
+from boom_ray.corpus.seal import SINGLE, Sealing, SealPlan, bucket_pool, content_sum, join_pools, part_figures, seal
 from boom_ray.corpus.sources import Fragment, fragments, locate
 from boom_ray.corpus.staging import COUNTS, REJECTS, ReadPlan, Stage, bucket_count, read_fragment
 from boom_ray.corpus.tokenizing import TokenRules, tokenize
@@ -49,8 +49,11 @@ def staged(tmp_path, rows, buckets=1, strict=True, fragment_bytes=1 << 20, **fie
 
 def seal_all(sealing, plan):
     counts = sealing.stage.counts(plan.key)
-    pools = choose_pools(sealing, plan) if counts["labelled"] else None
-    return [seal(sealing, plan, bucket, pools) for bucket in sealing.stage.buckets(plan.key)]
+    buckets = sealing.stage.buckets(plan.key)
+    pools = (
+        join_pools(plan, *(bucket_pool(sealing, plan, bucket) for bucket in buckets)) if counts["labelled"] else None
+    )
+    return [seal(sealing, plan, bucket, pools) for bucket in buckets]
 
 
 def read(part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from boom_ray.config import (
     MergeJobConfig,
     ModelConfig,
     RunConfig,
+    StudyConfig,
+    SweepConfig,
     TrainingConfig,
+    UpdateConfig,
     load_config,
 )
 from boom_ray.config.section import Section
-from boom_ray.config.training import MatryoshkaConfig, ProgressScoresConfig, ResourcesConfig
+from boom_ray.config.training import AverageLastConfig, MatryoshkaConfig, ProgressScoresConfig, ResourcesConfig
 from boom_ray.errors import ConfigError
 from boom_ray.model.losses.settings import GRADED_TEMPERATURE
 from boom_ray.training.memory import CPU_TOKENS, GPU_TOKENS, ROOM
@@ -38,11 +41,16 @@ BASE: dict[str, Any] = {
     "corpus": {"datasets": [{"name": "a", "source": "a.jsonl", "task_type": "retrieval"}]},
     "model": {"query_template": "{task} {text}", "passage_template": "{task} {text}"},
     "bags": {"ratios": [0.5, 0.8, 1.0]},  # three members, as docs/merging.md has
+    "evaluation": {
+        "in_domain": [{"name": "STSBenchmark"}],
+        "selection": [{"name": "dev", "path": "dev", "type": "sts"}],
+    },
 }
 SECTIONS: dict[type[Section], str] = {
     TrainingConfig: "training",
     ResourcesConfig: "training.resources",
     MatryoshkaConfig: "training.matryoshka",
+    AverageLastConfig: "training.average_last",
     ProgressScoresConfig: "training.scores",
     ModelConfig: "model",
     LoraConfig: "model.lora",
@@ -62,19 +70,29 @@ BLOCKS = [
 FILES = sorted(path for path in (ROOT / "conf").rglob("*.yaml") if path.parent.name not in NO_CONFIG)
 
 
-def load(block: str, folder: Path) -> RunConfig | MergeJobConfig | EvaluateJobConfig:
+def schema_of(keys: Set[str]) -> type[Section]:
+    """What a configuration with these keys is of."""
+    told: dict[str, type[Section]] = {
+        "members": MergeJobConfig,
+        "models": EvaluateJobConfig,
+        "results": EvaluateJobConfig,
+        "current": UpdateConfig,
+        "sweep": SweepConfig,
+        "study": StudyConfig,
+    }
+    return next((schema for key, schema in told.items() if key in keys), RunConfig)
+
+
+def load(block: str, folder: Path) -> Section:
     """A whole configuration as it is, anything less over a small one."""
     (folder / "block.yaml").write_text(block, encoding="utf-8")
     keys = yaml.safe_load(block).keys()
-    if "members" in keys:
-        return load_config(MergeJobConfig, folder / "block.yaml")
-    if {"models", "results"} & keys:
-        return load_config(EvaluateJobConfig, folder / "block.yaml")
-    if {"name", "corpus"} <= keys:
-        return load_config(RunConfig, folder / "block.yaml")
+    schema = schema_of(keys)
+    if schema in {MergeJobConfig, EvaluateJobConfig, UpdateConfig} or {"name", "corpus"} <= keys:
+        return load_config(schema, folder / "block.yaml")
     (folder / "base.yaml").write_text(yaml.safe_dump(BASE), encoding="utf-8")
     (folder / "run.yaml").write_text("extends: [base.yaml, block.yaml]", encoding="utf-8")
-    return load_config(RunConfig, folder / "run.yaml")
+    return load_config(schema, folder / "run.yaml")
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -114,12 +132,8 @@ def test_a_wrong_block_would_be_noticed(block: str, where: str, tmp_path: Path) 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "conf").as_posix())
 def test_a_file_of_conf_loads(path: Path, tmp_path: Path) -> None:
     keys = yaml.safe_load(path.read_text(encoding="utf-8")).keys()
-    if "members" in keys:
-        load_config(MergeJobConfig, path)
-    elif "models" in keys:
-        load_config(EvaluateJobConfig, path)
-    elif "name" in keys:
-        load_config(RunConfig, path)
+    if "name" in keys:  # a whole one, perhaps with others that it extends
+        load_config(SweepConfig if path.parent.name == "sweeps" else schema_of(keys), path)
     else:
         load(path.read_text(encoding="utf-8"), tmp_path)
 

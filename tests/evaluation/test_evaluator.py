@@ -17,7 +17,7 @@ from boom_ray.evaluation.encoder import Encoder, Memo, load_model, task_prompts
 from boom_ray.evaluation.evaluator import Evaluator
 from boom_ray.evaluation.folders import PairData, RetrievalData, read_folder
 from boom_ray.evaluation.local_tasks import FORMS, load_task
-from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.scores import Manner, ModelRef
 from boom_ray.store import Store
 from tests.evaluation.task_folders import TYPES
 from tests.tiny_model import make_tiny_model
@@ -138,31 +138,31 @@ def test_no_text_is_embedded_twice(tiny: ModelRef, tasks: dict[str, TaskConfig])
     encoder = Encoder(model)
     embed = encoder.embedder.embed
 
-    def counting(texts: list[str], prompt: str) -> np.ndarray:
-        seen.append((list(texts), prompt))
-        return embed(texts, prompt)
+    def counting(texts: list[str], manner: Manner) -> np.ndarray:
+        seen.append((list(texts), manner))
+        return embed(texts, manner)
 
     encoder.embedder.embed = counting
     metadata = load_task(tasks["sts"], 42).metadata
     vectors = encoder.encode([{"text": ["cat", "dog"]}, {"text": ["cat"]}], task_metadata=metadata, batch_size=2)
     more = encoder.encode([{"text": ["bird", "dog"]}], task_metadata=metadata)
-    assert seen == [(["cat", "dog"], ""), (["bird"], "")]
+    assert seen == [(["cat", "dog"], Manner()), (["bird"], Manner())]
     assert vectors.shape == (3, 32) and (vectors[0] == vectors[2]).all() and (more[1] == vectors[1]).all()
     assert vectors == pytest.approx(model.encode(["cat", "dog", "cat"]), abs=1e-6)
     encoder.use_prompts({"Mysts": "find: "})
     encoder.encode([{"text": ["cat"]}], task_metadata=metadata)
-    assert seen[2:] == [(["cat"], "find: ")]  # another prompt, another embedding
+    assert seen[2:] == [(["cat"], Manner("find: "))]  # another prompt, another embedding
 
 
 def test_memory_of_known_embeddings_is_bounded() -> None:
     memo, calls = Memo(most=100), []
 
-    def embed(texts: list[str], prompt: str) -> np.ndarray:
+    def embed(texts: list[str], manner: Manner) -> np.ndarray:
         calls.append(list(texts))
         return np.array([[len(text), 0.0] for text in texts], dtype=np.float32)
 
     for texts in (["a", "bb"], ["bb", "ccc"], [str(number) for number in range(12)], ["bb"]):
-        found = memo.look_up(texts, "", embed)
+        found = memo.look_up(texts, Manner(), embed)
         assert found[:, 0].tolist() == [len(text) for text in texts]
         assert memo.held <= 100
     assert calls == [["a", "bb"], ["ccc"], [str(number) for number in range(12)], ["bb"]]

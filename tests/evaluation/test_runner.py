@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError, ModelError
+from boom_ray.evaluation import benchmarks, pool, proxies
 from boom_ray.evaluation.benchmarks import score_inputs, score_spec
+from boom_ray.evaluation.crew import Crew, actor_count
 from boom_ray.evaluation.evaluator import Evaluator
-from boom_ray.evaluation.pool import actor_count, run_jobs
-from boom_ray.evaluation.runner import evaluate
+from boom_ray.evaluation.pool import Outcome, run_jobs
+from boom_ray.evaluation.runner import complete, evaluate, look_up
 from boom_ray.evaluation.schedule import Job
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.events import Event, silent
+from boom_ray.hashing import file_digest
 from boom_ray.store import Draft, Store
 from tests.evaluation.task_folders import write_jsonl
 from tests.tiny_model import make_tiny_model
@@ -141,6 +145,47 @@ def test_a_missing_model_is_found_before_anything_starts(tmp_path: Path, tasks: 
     gone = ModelRef("gone", str(tmp_path / "gone"), "f", "p")
     with pytest.raises(ModelError, match="no model folder"):
         evaluate(Store(tmp_path), [gone], EvaluationConfig(in_domain=(tasks["sts"],)))
+
+
+def test_files_of_a_task_are_hashed_once_for_all_models(
+    tmp_path: Path, tiny: ModelRef, tasks: dict[str, TaskConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def hashing(path: Path) -> str:
+        hashed.append(path.name)
+        return file_digest(path)
+
+    for module in (benchmarks, proxies):
+        monkeypatch.setattr(module, "file_digest", hashing)
+    monkeypatch.setattr(pool, "run_jobs", lambda store, jobs, *others: [Outcome(job, error="no") for job in jobs])
+    quick = tasks["sts"].model_copy(update={"name": "quick", "size": 8})
+    others = [dataclasses.replace(tiny, name=name, query_template=f"{name} {{text}}") for name in ("a", "b")]
+    config = EvaluationConfig(in_domain=(tasks["retrieval"], quick))
+    assert len(evaluate(Store(tmp_path), [tiny, *others], config).failures) == 6
+    assert sorted(hashed) == ["corpus.jsonl", "queries.jsonl", "test.jsonl", "test.tsv"]
+    known = look_up(Store(tmp_path), [tiny, *others], config)
+    assert [pair.spec for pair in known.missing] == [score_spec(*pair[:2], config) for pair in known.pairs]
+    assert known.hashes == {
+        name: score_spec(tiny, task, config)["data"]
+        for name, task in (("Myretrieval", tasks["retrieval"]), ("quick", quick))
+    }
+
+
+@pytest.mark.ray
+def test_actors_that_wait_for_jobs_take_them_and_are_ended(
+    ray_cluster: None, tmp_path: Path, tiny: ModelRef, tasks: dict[str, TaskConfig]
+) -> None:
+    store, config = Store(tmp_path), EvaluationConfig(in_domain=(tasks["sts"],))
+    with Crew(store, config) as crew:
+        crew.start(1, all_local=True)
+        (early,) = crew.ready()
+        crew.start(3, all_local=True)  # once only
+        assert crew.ready() == [early]
+        (score,) = complete(store, look_up(store, [tiny], config), crew=crew).scores
+    assert not score.cached
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(early.warm_up.remote())
 
 
 def test_models_need_different_names(tmp_path: Path, tiny: ModelRef) -> None:

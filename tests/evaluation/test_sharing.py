@@ -8,10 +8,11 @@ import pytest
 
 from boom_ray.evaluation import sharing
 from boom_ray.evaluation.embedder import BLOCK_CHARACTERS, BLOCK_TEXTS, blocks
-from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.scores import Manner, ModelRef
 from boom_ray.evaluation.sharing import Board, Sharer, help_others
 
 MODEL = ModelRef("m", "/m", "f", "p")
+MANNER = Manner("p: ", "query")
 TEXTS = [[f"{block}-{place}" for place in range(3)] for block in range(12)]
 
 
@@ -31,17 +32,17 @@ def caller(board: Board):
     return call
 
 
-def vectors(texts, prompt: str) -> np.ndarray:
-    return np.array([[hash((prompt, text)) % 1000, 1.0] for text in texts], dtype=np.float32)
+def vectors(texts, manner: Manner) -> np.ndarray:
+    return np.array([[hash((manner, text)) % 1000, 1.0] for text in texts], dtype=np.float32)
 
 
 def expected() -> list[list[list[float]]]:
-    return [vectors(texts, "p: ").tolist() for texts in TEXTS]
+    return [vectors(texts, MANNER).tolist() for texts in TEXTS]
 
 
 def test_alone_everything_is_computed_here():
     board = Board()
-    found = Sharer(caller(board), MODEL).run(TEXTS, "p: ", vectors)
+    found = Sharer(caller(board), MODEL).run(TEXTS, MANNER, vectors)
     assert [one.tolist() for one in found] == expected()
     assert board.blocks == {}
 
@@ -50,20 +51,20 @@ def test_helpers_take_their_share_and_the_order_stays():
     board, ended, helped = Board(), threading.Event(), []
     call = caller(board)
 
-    def slowly(texts, prompt: str) -> np.ndarray:
+    def slowly(texts, manner: Manner) -> np.ndarray:
         time.sleep(0.02)
-        return vectors(texts, prompt)
+        return vectors(texts, manner)
 
-    def embed(model: ModelRef, texts, prompt: str) -> np.ndarray:
+    def embed(model: ModelRef, texts, manner: Manner) -> np.ndarray:
         assert model == MODEL
         helped.append(list(texts))
-        return slowly(texts, prompt)
+        return slowly(texts, manner)
 
     helpers = [threading.Thread(target=help_others, args=(call, embed, ended.is_set)) for _ in range(2)]
     for helper in helpers:
         helper.start()
     try:
-        found = Sharer(call, MODEL).run(TEXTS, "p: ", slowly)
+        found = Sharer(call, MODEL).run(TEXTS, MANNER, slowly)
     finally:
         ended.set()
         for helper in helpers:
@@ -78,22 +79,22 @@ def test_a_helper_that_dies_with_a_block_costs_time_only():
     call = caller(board)
     own = iter(range(100))
 
-    def computing(texts, prompt: str) -> np.ndarray:
+    def computing(texts, manner: Manner) -> np.ndarray:
         if next(own) == 0:
             assert call("take", None, None) is not None  # a helper takes one, and is never heard of again
-        return vectors(texts, prompt)
+        return vectors(texts, manner)
 
-    found = Sharer(call, MODEL).run(TEXTS, "p: ", computing)
+    found = Sharer(call, MODEL).run(TEXTS, MANNER, computing)
     assert [one.tolist() for one in found] == expected()
 
 
 def test_what_a_helper_cannot_compute_is_left_to_who_posted_it():
     board = Board()
     call = caller(board)
-    numbers = call("post", MODEL, "", TEXTS)
+    numbers = call("post", MODEL, MANNER, TEXTS)
     asked = []
 
-    def broken(model: ModelRef, texts, prompt: str) -> np.ndarray:
+    def broken(model: ModelRef, texts, manner: Manner) -> np.ndarray:
         asked.append(texts)
         raise ValueError("no such model here")
 
@@ -106,11 +107,11 @@ def test_what_a_helper_cannot_compute_is_left_to_who_posted_it():
 def test_an_error_of_ones_own_leaves_nothing_on_the_board():
     board = Board()
 
-    def broken(texts, prompt: str) -> np.ndarray:
+    def broken(texts, manner: Manner) -> np.ndarray:
         raise ValueError("NaN")
 
     with pytest.raises(ValueError, match="NaN"):
-        Sharer(caller(board), MODEL).run(TEXTS, "", broken)
+        Sharer(caller(board), MODEL).run(TEXTS, MANNER, broken)
     assert board.blocks == {}
 
 
@@ -124,14 +125,14 @@ def test_a_board_that_goes_costs_its_help_only(calls):
             raise RuntimeError("the actor died")
         return call(method, *arguments)
 
-    found = Sharer(going, MODEL).run(TEXTS, "p: ", vectors)
+    found = Sharer(going, MODEL).run(TEXTS, MANNER, vectors)
     assert [one.tolist() for one in found] == expected()
 
 
 def test_helpers_prefer_the_model_they_have():
     board, other = Board(), ModelRef("n", "/n", "f", "p")
-    board.post(MODEL, "", TEXTS[:2])
-    board.post(other, "", TEXTS[2:4])
+    board.post(MODEL, MANNER, TEXTS[:2])
+    board.post(other, MANNER, TEXTS[2:4])
     taken = board.take(None, "/n")
     assert taken is not None and taken[1].model == other
     assert board.take(None, "/elsewhere")[1].model == MODEL

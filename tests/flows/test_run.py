@@ -12,7 +12,8 @@ from sentence_transformers import SentenceTransformer
 from boom_ray.bags.sampling import BagRule
 from boom_ray.config import RunConfig, load_config
 from boom_ray.errors import ConfigError, DataError, EvaluationError, MergeError, ModelError, TrackingError
-from boom_ray.flows.run import _as_planned, is_everything, run
+from boom_ray.flows.members import is_everything
+from boom_ray.flows.run import _as_planned, run
 from tests.tiny_job import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from tests.evaluation.router_model import make_router_model
 from tests.evaluation.task_folders import write_task
 from tests.tiny_model import make_tiny_model
 
@@ -122,3 +123,25 @@ def test_what_is_wrong_is_said_before_any_work(output: str, kitchen: Path, overr
     assert done.returncode in {1, 2}
     assert message in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_a_faulty_task_ends_the_job_while_actors_start(kitchen: Path, tmp_path: Path) -> None:
+    """In a new store Ray and its actors are there before the tasks are checked."""
+    task = write_task(tmp_path / "Bad", "sts")
+    (tmp_path / "Bad" / "test.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 9}\n')
+    given = yaml.safe_dump([task.model_dump(mode="json")], default_flow_style=True, width=10_000).strip()
+    done = evaluate(kitchen / "job.yaml", f"store={tmp_path}/store", f"evaluation.in_domain={given}")
+    assert done.returncode == 1
+    assert f"{tmp_path}/Bad/test.jsonl:1: score 9 is outside [0, 5]" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list((tmp_path / "store").glob("scores/*"))
+
+
+def test_a_model_with_a_router_stands_beside_others(kitchen: Path, tmp_path: Path) -> None:
+    routed = make_router_model(tmp_path / "routed")
+    models = f"models=[{{name: first, path: {kitchen}/first}}, {{name: routed, path: {routed}}}]"
+    places = [f"store={tmp_path}/store", f"export={tmp_path}/export", "card_of=routed", "evaluation.out_of_domain=[]"]
+    done = evaluate(kitchen / "job.yaml", models, *places)
+    assert done.returncode == 0, done.stdout
+    found = {path.parent.parent.name for path in (tmp_path / "export").glob("*/*/Myretrieval.json")}
+    assert found == {"first", "routed"}

@@ -23,6 +23,14 @@ def test_warmup_rises_linearly_to_the_rate_and_linear_decay_falls_to_zero():
     assert rates == pytest.approx([0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
 
 
+def test_a_warm_up_in_updates_does_not_follow_the_length():
+    for total in (5, 50):
+        rates = curve(total, warmup_updates=4, warmup_ratio=0.5, decay="constant")
+        assert rates == [0.25, 0.5, 0.75, *[1.0] * (total - 3)]
+    assert curve(3, warmup_updates=0, warmup_ratio=0.5) == pytest.approx([1, 2 / 3, 1 / 3])
+    assert curve(2, warmup_updates=4) == [0.25, 0.5]
+
+
 @pytest.mark.parametrize(
     ("decay", "reference"), [("linear", get_linear_schedule_with_warmup), ("cosine", get_cosine_schedule_with_warmup)]
 )

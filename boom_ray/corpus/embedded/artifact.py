@@ -17,7 +17,7 @@ from boom_ray.errors import DataError
 from boom_ray.events import Event, Report, silent
 from boom_ray.store import Artifact, Draft, Store
 
-VERSION = 5  # raise it when the same packages and configuration give other files
+VERSION = 6  # raise it when the same packages and configuration give other files
 Finder = Callable[[str], Package | None]
 
 

@@ -74,20 +74,27 @@ class NearDuplicates:
         self._places: dict[int, list[int]] = {}
         self._seen: list[frozenset[int]] = []
 
+    def has(self, marks: Sequence[int]) -> bool:
+        """Whether a sketch is nearly a remembered one."""
+        new = frozenset(marks)
+        candidates = {index for mark in self._rarest(marks) for index in self._places.get(mark, ())}
+        return any(
+            len(new & old) * SKETCH >= SHARED * max(len(new), len(old))
+            for old in (self._seen[index] for index in candidates)
+        )
+
     def add(self, marks: Sequence[int]) -> bool:
         """Remember a sketch unless it is nearly a remembered one; True when it was new."""
-        needed = -(-len(marks) * SHARED // SKETCH)
-        rarest = sorted(marks, key=lambda mark: (self._frequency[mark], mark))[: len(marks) - needed + 1]
-        new = frozenset(marks)
-        candidates = {index for mark in rarest for index in self._places.get(mark, ())}
-        for index in candidates:
-            old = self._seen[index]
-            if len(new & old) * SKETCH >= SHARED * max(len(new), len(old)):
-                return False
-        for mark in rarest:
+        if self.has(marks):
+            return False
+        for mark in self._rarest(marks):
             self._places.setdefault(mark, []).append(len(self._seen))
-        self._seen.append(new)
+        self._seen.append(frozenset(marks))
         return True
+
+    def _rarest(self, marks: Sequence[int]) -> list[int]:
+        needed = -(-len(marks) * SHARED // SKETCH)
+        return sorted(marks, key=lambda mark: (self._frequency[mark], mark))[: len(marks) - needed + 1]
 
 
 def collapse(items: Sequence[T], texts: Callable[[T], Sequence[str]]) -> list[T]:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from boom_ray.corpus.embedded.choose import ranks, shuffled, spread
+from boom_ray.corpus.embedded.choose import ranks, shares, shuffled, spread
 from boom_ray.corpus.embedded.rows import Labelled, Pair
 
 Row = dict[str, Any]
 Files = dict[str, list[Row]]
+PROBE_SHARE = 0.4  # of the functions of a classification test
 
 
 def siblings(pairs: Sequence[Pair], pool: Sequence[Pair], most: int, seed: int) -> list[list[str]]:
@@ -92,6 +93,27 @@ def reranking_test(pairs: Sequence[Pair], queries: int, candidates: int, seed: i
         if len(negative) == candidates and len(rows) < queries:
             rows.append({"query": pair.query, "positive": [pair.positive], "negative": negative})
     return {"test.jsonl": rows}
+
+
+def classification_test(rows: Sequence[Labelled], labels: int, least: int, most: int, probe: int, seed: int) -> Files:
+    """A classification test whose probe and test are of different functions, two fifths and three.
+
+    Args:
+        rows: in the order of preference.
+        labels: most labels, the most frequent ones in the test.
+        least: fewest texts of a label in the test.
+        most: most texts of a label in the test.
+        probe: most texts of a label in the probe.
+        seed: seed of the keyed hash that divides functions.
+    """
+    places = shares([row.owner for row in rows], seed, "probe")
+    early = [row for row, place in zip(rows, places, strict=True) if place < PROBE_SHARE]
+    known = {row.label for row in early}
+    later = [row for row, place in zip(rows, places, strict=True) if place >= PROBE_SHARE and row.label in known]
+    test = balanced(later, labels, least, most)
+    tested = {row.label for row in test}
+    chosen = balanced([row for row in early if row.label in tested], labels, 1, probe)
+    return {"train.jsonl": labelled_rows(chosen), "test.jsonl": labelled_rows(test)}
 
 
 def pair_test(pairs: Sequence[Pair], rows: int, seed: int) -> Files:

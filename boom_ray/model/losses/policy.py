@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -14,18 +14,48 @@ from boom_ray.model.losses.infonce import info_nce
 from boom_ray.model.losses.matryoshka import Matryoshka
 from boom_ray.model.losses.settings import Policy, policy_of, resolve_policy
 
-__all__ = ["Facts", "Matryoshka", "Policy", "loss_and_gradient", "policy_of", "resolve_policy", "step_loss"]
+__all__ = [
+    "Facts",
+    "Matryoshka",
+    "Policy",
+    "StepPolicy",
+    "loss_and_gradient",
+    "policy_of",
+    "policy_of_step",
+    "resolve_policy",
+    "step_loss",
+]
+
+StepPolicy = Policy | tuple[tuple[slice, Policy], ...]
+"""The loss of a step: of one dataset, or rows and loss of each of its parts. Then the step's loss is the mean over
+parts, weighted by their rows; in-batch negatives come from all parts, everything else of a part is its own."""
+
+
+def policy_of_step(parts: Sequence[tuple[str, int]], policies: Mapping[str, Policy]) -> StepPolicy:
+    """The loss of a step.
+
+    Args:
+        parts: dataset and number of examples of each part, in order.
+        policies: dataset to its loss.
+    """
+    if len(parts) == 1:
+        return policies[parts[0][0]]
+    found, start = [], 0
+    for name, count in parts:
+        found.append((slice(start, start + count), policies[name]))
+        start += count
+    return tuple(found)
 
 
 def step_loss(
-    vectors: torch.Tensor, facts: Facts, policy: Policy, matryoshka: Matryoshka | None = None
+    vectors: torch.Tensor, facts: Facts, policy: StepPolicy, matryoshka: Matryoshka | None = None
 ) -> torch.Tensor:
     """The loss of a whole step, differentiable.
 
     Args:
         vectors: (B, 2+K, d) embeddings of query, positive and negatives; of any length, for losses are on cosines.
         facts: of the step, on the same device.
-        policy: of the step's dataset.
+        policy: of the step.
         matryoshka: losses of the first coordinates instead.
 
     Returns:
@@ -46,7 +76,7 @@ def step_loss(
 def loss_and_gradient(
     vectors: torch.Tensor,
     facts: Facts,
-    policy: Policy,
+    policy: StepPolicy,
     matryoshka: Matryoshka | None = None,
     score_elements: int = 2**26,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +88,7 @@ def loss_and_gradient(
     Args:
         vectors: (B, 2+K, d) as for `step_loss`; no graph is built on it.
         facts: of the step, on the same device.
-        policy: of the step's dataset.
+        policy: of the step.
         matryoshka: losses of the first coordinates instead.
         score_elements: most elements of one matrix of scores, but one query's scores at least. About ten such
             matrices, 4 bytes per element, are in memory at once.
@@ -80,7 +110,7 @@ def loss_and_gradient(
     return total, gradient
 
 
-def _one_size(vectors: torch.Tensor, facts: Facts, policy: Policy, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _one_size(vectors: torch.Tensor, facts: Facts, policy: StepPolicy, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and gradient of all coordinates; blocks of ``rows`` queries add to the gradients of the same leaves."""
     leaf = vectors.detach().float().requires_grad_()
     unit = _unit(leaf)
@@ -96,25 +126,35 @@ def _one_size(vectors: torch.Tensor, facts: Facts, policy: Policy, rows: int) ->
 
 
 def _pieces(
-    queries: torch.Tensor, passages: torch.Tensor, facts: Facts, policy: Policy, rows: int
+    queries: torch.Tensor, passages: torch.Tensor, facts: Facts, policy: StepPolicy, rows: int
 ) -> Iterator[torch.Tensor]:
     """Summands of the loss, scalars, each with a graph of its own that is built when it is asked for."""
-    none = torch.full_like(facts.present, float("nan"), dtype=queries.dtype)
+    parts = ((slice(0, len(queries)), policy),) if isinstance(policy, Policy) else policy
+    for part, own in parts:
+        yield from _pieces_of_part(queries, passages, facts, own, part, rows)
+
+
+def _pieces_of_part(
+    queries: torch.Tensor, passages: torch.Tensor, facts: Facts, policy: Policy, part: slice, rows: int
+) -> Iterator[torch.Tensor]:
+    """The same of the rows of one part, as they count in the whole step."""
+    share = (part.stop - part.start) / len(queries)
+    none = torch.full_like(facts.present[part], float("nan"), dtype=queries.dtype)
     if policy.kind in GRADED:
         ranked = cosent if policy.kind == "cosent" else angle
-        scores = none[:, 0] if facts.scores is None else facts.scores
-        yield ranked(queries, passages[:, 0], scores, policy.temperature)
+        scores = none[:, 0] if facts.scores is None else facts.scores[part]
+        yield share * ranked(queries[part], passages[part, 0], scores, policy.temperature)
         return
     if policy.kind in {"kl", "margin_mse"}:
-        cosines = torch.einsum("bd,bkd->bk", queries, passages)
-        teacher = none if facts.teacher is None else facts.teacher
+        cosines = torch.einsum("bd,bkd->bk", queries[part], passages[part])
+        teacher, present = none if facts.teacher is None else facts.teacher[part], facts.present[part]
         if policy.kind == "kl":
-            yield kl(cosines, teacher, facts.present, policy.temperature, policy.teacher_temperature)
+            yield share * kl(cosines, teacher, present, policy.temperature, policy.teacher_temperature)
         else:
-            yield margin_mse(cosines, teacher, facts.present)
+            yield share * margin_mse(cosines, teacher, present)
     weight = 1.0 if policy.kind == "infonce" else policy.contrastive_weight
-    for start in range(0, len(queries) if weight else 0, rows):
-        block = info_nce(queries, passages, facts, policy, slice(start, min(start + rows, len(queries))))
+    for start in range(part.start, part.stop if weight else part.start, rows):
+        block = info_nce(queries, passages, facts, policy, slice(start, min(start + rows, part.stop)))
         yield weight * block.sum() / len(queries)
 
 

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boom_ray.corpus.embedded.choose import SHARED, SKETCH, collapse, ranks, shares, shuffled, sketch, spread
+from boom_ray.corpus.embedded.choose import (
+    SHARED,
+    SKETCH,
+    NearDuplicates,
+    collapse,
+    ranks,
+    shares,
+    shuffled,
+    sketch,
+    spread,
+)
 
 names = st.lists(st.text(max_size=8), max_size=40, unique=True)
 sentence = st.lists(
@@ -73,3 +85,12 @@ def test_empty_collapse():
 def test_spread(items, most):
     kept = spread(items, lambda item: item, most)
     assert all(kept.count(item) == min(most, items.count(item)) for item in set(items))
+
+
+@given(texts, texts)
+def test_what_is_near_a_remembered_text_is_found_and_not_remembered(known, asked):
+    marks = [sketch(text) for text in known]
+    seen = NearDuplicates(Counter(mark for one in marks for mark in one))
+    kept = [text for text, one in zip(known, marks, strict=True) if seen.add(one)]
+    for text in asked:
+        assert seen.has(sketch(text)) == any(nearly_equal(text, other) for other in kept)

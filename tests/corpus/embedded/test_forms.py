@@ -101,3 +101,17 @@ def test_files(tmp_path):
     lines = (tmp_path / "a" / "rows.jsonl").read_text(encoding="utf-8").split("\n")
     assert [json.loads(line)["text"] for line in lines[:-1]] == ["é\u2028", "b"]
     assert (tmp_path / "qrels" / "test.tsv").read_text() == "query-id\tcorpus-id\tscore\nq0\tp0\t1\n"
+
+
+def test_probe_and_test_of_a_classification_are_of_different_functions_and_of_the_same_labels():
+    rows = [
+        Labelled(f"m:f{i % 40}", f"{label} text {i}", label)
+        for label, n in (("a", 200), ("b", 80), ("c", 4), ("d", 30))
+        for i in range(n)
+    ] + [Labelled("m:alone", f"e text {i}", "e") for i in range(20)]
+    files = forms.classification_test(rows, labels=3, least=5, most=12, probe=6, seed=0)
+    owners = {row.text: row.owner for row in rows}
+    probe, test = ({row["text"] for row in files[name]} for name in ("train.jsonl", "test.jsonl"))
+    assert not {owners[text] for text in probe} & {owners[text] for text in test}
+    assert Counter(row["label_text"] for row in files["test.jsonl"]) == {"a": 12, "b": 12, "d": 12}
+    assert Counter(row["label_text"] for row in files["train.jsonl"]) == {"a": 6, "b": 6, "d": 6}

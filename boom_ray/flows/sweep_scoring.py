@@ -1,0 +1,207 @@
+"""What a sweep's trials score: their members trained once, then merged into live models and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from boom_ray.config import RunConfig, SweepConfig, TaskConfig
+from boom_ray.errors import BoomError, TrainingError
+from boom_ray.evaluation.proxies import proxy_of
+from boom_ray.flows.members import Foundation, Planned, all_jobs, plan_members, train
+from boom_ray.flows.preparing import SEARCHED, Ground, Prepared, gathered, prepare
+from boom_ray.flows.workspace import Workspace
+from boom_ray.hashing import digest
+from boom_ray.merging.job import MergeInputs
+from boom_ray.merging.probe.sample import LossSettings
+from boom_ray.store import Artifact
+from boom_ray.sweeps.arena import Arena, Outcome
+from boom_ray.sweeps.job import TrialJob
+from boom_ray.sweeps.objectives import objectives
+from boom_ray.sweeps.points import trial_config
+from boom_ray.sweeps.trials import Answer, Ask, Point
+from boom_ray.training.job import KIND, MemberJob
+
+Hear = Callable[[Sequence[MemberJob], bool], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The members of a trial.
+
+    Attributes:
+        planned: bags and jobs.
+        members: key of a job to its artifact.
+    """
+
+    planned: Planned
+    members: dict[str, Artifact]
+
+
+class TrialScorer:
+    """Answers what trials ask; see `boom_ray.sweeps.search.search`.
+
+    Args:
+        space: store, and who listens to progress.
+        foundation: base and corpus.
+        config: the sweep.
+        hear: told of members that are about to be trained, and again with True when they are.
+    """
+
+    def __init__(self, space: Workspace, foundation: Foundation, config: SweepConfig, hear: Hear) -> None:
+        """Nothing is started before the first question."""
+        self.space, self.foundation, self.config, self.hear = space, foundation, config, hear
+        self.arena = Arena(space.store, foundation.evaluation, config.model)
+        self._trained: dict[str, Trained | str] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._rungs = [self._tasks(size) for size in config.sweep.rungs]
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Train what is missing, merge and evaluate; an answer per question, in their order."""
+        configs = [self._config(ask.point) for ask in asks]
+        self.train([config for config in configs if isinstance(config, RunConfig)])
+        jobs = [self._job(ask, config) for ask, config in zip(asks, configs, strict=True)]
+        outcomes = iter(self.arena.score([job for job in jobs if isinstance(job, TrialJob)], self.space))
+        return [
+            self._answer(ask.rung, next(outcomes)) if isinstance(job, TrialJob) else Answer(error=job)
+            for ask, job in zip(asks, jobs, strict=True)
+        ]
+
+    def close(self) -> None:
+        """End all actors."""
+        self.arena.close()
+
+    def train(self, configs: Sequence[RunConfig]) -> None:
+        """Train the members of some trials that were not trained before, all together."""
+        fresh = {key: config for config in configs if (key := members_key(config)) not in self._trained}
+        if not fresh:
+            return
+        plans = self._plans(fresh)
+        missing = [job for job in all_jobs(list(plans.values())) if self._stored(job) is None]
+        error = ""
+        if missing:
+            self.arena.release()  # members need the room, and their training takes longer than loading a model again
+            self.hear(missing, False)
+            try:
+                train(self.space, self.foundation, list(plans.values()))
+            except TrainingError as failed:  # members that did not fail are in the store
+                error = str(failed)
+            self.hear([job for job in missing if self._stored(job) is not None], True)
+        for key, plan in plans.items():
+            found = {job.key: self._stored(job) for job in plan.jobs.values()}
+            members = {name: artifact for name, artifact in found.items() if artifact is not None}
+            self._trained[key] = Trained(plan, members) if len(members) == len(found) else error
+
+    def trained(self, config: RunConfig) -> Trained:
+        """The members of a trial's configuration; they were trained for it or are now.
+
+        Raises:
+            TrainingError: they could not be.
+        """
+        self.train([config])
+        found = self._trained[members_key(config)]
+        if isinstance(found, str):
+            raise TrainingError(found)
+        return found
+
+    def with_baseline(self, config: RunConfig) -> tuple[Planned, dict[str, Artifact]]:
+        """A trial's members and, if the sweep wants one, the member trained on everything in the same way.
+
+        Returns:
+            Bags and jobs; key of a job to its artifact.
+
+        Raises:
+            TrainingError: one could not be trained.
+        """
+        (planned,) = plan_members(self.space, self.foundation, [config], core=True)
+        missing = [job for job in planned.jobs.values() if self._stored(job) is None]
+        if missing:
+            self.arena.release()
+            self.hear(missing, False)
+        trained = train(self.space, self.foundation, [planned])
+        self.hear(missing, True)
+        return planned, trained
+
+    def prepared(self, config: RunConfig) -> Prepared:
+        """Everything about a trial's merge; what was gathered or searched once is not gathered again.
+
+        Raises:
+            BoomError: its members could not be trained, or see `boom_ray.flows.preparing.prepare`.
+        """
+        found = self.trained(config)
+        names = [bag.name for bag in config.bags.resolved()]
+        inputs = MergeInputs(found.planned.refs(found.members, names), self.foundation.base_ref)
+        needs = gathered(config.merge)
+        if not needs:
+            return Prepared(inputs, config.merge, {})
+        whole = config.merge.identity() if needs & SEARCHED else None
+        key = digest([[ref.fingerprint for ref in inputs.members], sorted(needs), config.merge.probe.identity(), whole])
+        if key not in self._prepared:
+            self.arena.release()
+            loss = LossSettings.of(config.training)
+            ground = Ground(config.model, self.foundation.evaluation, loss, self.foundation.corpus)
+            self._prepared[key] = prepare(self.space, inputs, config.merge, ground)
+        known = self._prepared[key]
+        return known if needs & SEARCHED else replace(known, config=config.merge)
+
+    def _config(self, point: Point) -> RunConfig | str:
+        try:
+            return trial_config(self.config, point)
+        except BoomError as error:
+            return str(error)
+
+    def _plans(self, fresh: dict[str, RunConfig]) -> dict[str, Planned]:
+        """Bags and member jobs of each; where one cannot be drawn, its trials fail and the others go on."""
+        configs = {key: config.model_copy(update={"baseline": False}) for key, config in fresh.items()}
+        try:
+            plans = plan_members(self.space, self.foundation, list(configs.values()))
+            return dict(zip(configs, plans, strict=True))
+        except BoomError as error:
+            if len(configs) == 1:
+                self._trained[next(iter(configs))] = str(error)
+                return {}
+        found: dict[str, Planned] = {}
+        for key, config in configs.items():
+            found |= self._plans({key: config})
+        return found
+
+    def _stored(self, job: MemberJob) -> Artifact | None:
+        return self.space.store.get(KIND, job.key)
+
+    def _job(self, ask: Ask, config: RunConfig | str) -> TrialJob | str:
+        """The merge and its tasks, or why there is none."""
+        if isinstance(config, str):
+            return config
+        try:
+            ready = self.prepared(config)
+        except BoomError as error:
+            return str(error)
+        size = self.config.sweep.rungs[ask.rung]
+        return TrialJob(
+            f"trial {ask.number}, {'whole tasks' if size is None else f'size {size}'}",
+            ready.inputs,
+            ready.config,
+            self._rungs[ask.rung],
+        )
+
+    def _tasks(self, size: int | None) -> tuple[TaskConfig, ...]:
+        tasks = self.foundation.evaluation.selection
+        return tasks if size is None else proxy_of(tasks, size)
+
+    def _answer(self, rung: int, outcome: Outcome) -> Answer:
+        """The scores under the names of the whole tasks, and the objectives."""
+        if outcome.error:
+            return Answer(error=outcome.error, seconds=outcome.seconds, stored=outcome.stored)
+        names = {
+            proxy.name: task.name
+            for proxy, task in zip(self._rungs[rung], self.foundation.evaluation.selection, strict=True)
+        }
+        scores = {names[proxy]: value for proxy, value in outcome.scores.items()}
+        types = {names[proxy]: str(kind) for proxy, kind in outcome.figures["types"].items()}
+        values = objectives(scores, types, self.config.sweep.objectives)
+        return Answer(scores, values, seconds=outcome.seconds, stored=outcome.stored)
+
+
+def members_key(config: RunConfig) -> str:
+    """What decides the members of a configuration, as far as a sweep can change it."""
+    return digest([config.seed, config.bags.identity(), config.training.identity()])

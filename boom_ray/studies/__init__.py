@@ -1,0 +1,1 @@
+"""Studies: several ways of making a model compared over seeds and tasks; pure functions from scores to a report."""

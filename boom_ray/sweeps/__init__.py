@@ -1,0 +1,1 @@
+"""Sweeps: a search over bags, training, merge methods and weights, in which members are trained once."""
