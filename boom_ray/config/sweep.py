@@ -172,6 +172,9 @@ class SearchConfig(Section):
         description="sizes of the selection tasks, between which ASHA drops trials, e.g. [64, null]; queries or rows; "
         "null: whole",
     )
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None, description="type of the trials' forward pass; null: evaluation.precision, which reports are always in"
+    )
     reduction: int = Field(3, ge=2, description="ASHA's eta: one of so many trials reaches the next rung")
     objectives: tuple[ObjectiveConfig, ...] = Field(
         (ObjectiveConfig(),), min_length=1, description="what is searched for; several: their Pareto front"

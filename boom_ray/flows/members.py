@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -89,8 +89,15 @@ class Planned:
         ]
 
 
-def lay_foundation(space: Workspace, config: RunConfig) -> Foundation:
+def lay_foundation(
+    space: Workspace, config: RunConfig, check: Callable[[Artifact], None] = lambda base: None
+) -> Foundation:
     """Base and corpus; everything that can be checked before data is read is checked first.
+
+    Args:
+        space: store, and who listens to progress.
+        config: the run.
+        check: looks at the base before any data is read; raises what is wrong.
 
     Raises:
         BoomError: see the stages.
@@ -106,6 +113,7 @@ def lay_foundation(space: Workspace, config: RunConfig) -> Foundation:
     check_tasks(resolved.evaluation)
     warn_of_data(resolved.evaluation.all_tasks)
     base = make_base(space.store, source.job(config), space)
+    check(base)
     held_out = evaluation_texts(resolved.evaluation) if config.corpus.decontaminate else {}
     tokenizer = TokenizerSpec(source.tokenizer_json, config.model)
     near = near_texts(resolved.evaluation) if config.corpus.near_duplicates else None

@@ -98,8 +98,7 @@ def _as_planned(config: RunConfig) -> list[MemberRef]:
 
 
 def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
-    foundation = lay_foundation(space, config)
-    _check_rules(config, foundation.base)
+    foundation = lay_foundation(space, config, lambda base: _check_rules(config, base))
     recorder.corpus(foundation.corpus)
     recorder.domains(trained_domains(foundation.evaluation, foundation.config.corpus.datasets, foundation.sizes))
     (planned,) = plan_members(space, foundation, [config], core=True)

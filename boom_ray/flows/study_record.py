@@ -37,7 +37,8 @@ class StudyRecorder:
 
     def clusters(self, found: Mapping[str, Clustering]) -> None:
         """Which datasets are in which cluster."""
-        self.parent.params({"clusters": {arm: [list(names) for names in one.clusters] for arm, one in found.items()}})
+        for arm, one in found.items():
+            self.parent.params({"clusters": {arm: [list(names) for names in one.clusters]}})
 
     def members(self, jobs: Sequence[MemberJob], is_done: bool) -> None:
         """Open a run for every member that is about to be trained, or end those of trained ones with their figures."""

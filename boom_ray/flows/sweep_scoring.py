@@ -51,7 +51,9 @@ class TrialScorer:
     def __init__(self, space: Workspace, foundation: Foundation, config: SweepConfig, hear: Hear) -> None:
         """Nothing is started before the first question."""
         self.space, self.foundation, self.config, self.hear = space, foundation, config, hear
-        self.arena = Arena(space.store, foundation.evaluation, config.model)
+        precision = config.sweep.precision or foundation.evaluation.precision
+        trials = foundation.evaluation.model_copy(update={"precision": precision})
+        self.arena = Arena(space.store, trials, config.model)
         self._trained: dict[str, Trained | str] = {}
         self._prepared: dict[str, Prepared] = {}
         self._rungs = [self._tasks(size) for size in config.sweep.rungs]

@@ -67,11 +67,12 @@ def test_every_sweep_loads_and_its_whole_space_can_be_used(path: Path) -> None:
 def test_the_quickstart_sweep_chooses_by_the_embedded_sets_that_nothing_else_uses() -> None:
     config = load_config(SweepConfig, CONF / "sweeps" / "quickstart.yaml")
     run = load_config(RunConfig, CONF / "quickstart.yaml")
-    selection = {task.name for task in config.evaluation.selection}
-    assert selection == {f"dev-{task.name}" for task in run.evaluation.in_domain} | {
+    all_of_them = load_config(SweepConfig, CONF / "sweeps" / "pareto.yaml").evaluation.selection
+    assert {task.name for task in all_of_them} == {f"dev-{task.name}" for task in run.evaluation.in_domain} | {
         "dev-new-docs", "dev-new-errors", "dev-new-topics",
     }  # fmt: skip
-    assert all(task.path == f"embedded:{task.name}" for task in config.evaluation.selection)
+    assert set(config.evaluation.selection) < set(all_of_them)
+    assert all(task.path == f"embedded:{task.name}" for task in all_of_them)
     assert config.evaluation.tasks == run.evaluation.tasks
     assert reachable(config) == [{"bags": name} for name in ("80-100", "60-60-60", "50-and-rest")]
     assert {path.name for path in SWEEPS} >= {"quickstart.yaml", "grid.yaml", "pareto.yaml", "learned.yaml"}

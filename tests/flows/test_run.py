@@ -77,7 +77,7 @@ def test_a_second_call_makes_nothing_and_another_merge_only_merges(job):
     assert artifacts(job) == before
     assert run(load_config(RunConfig, job / "job.yaml", ["merge.method=linear", "merge.weights=size"])) == 0
     fresh = {Path(path).parents[1].name for path in set(artifacts(job)) - set(before)}
-    assert fresh == {"merge", "scores", "release"}
+    assert fresh == {"merge", "scores", "release", "lineage"}
 
 
 def test_a_truncated_artifact_is_found_and_built_again(job):
@@ -95,7 +95,7 @@ def test_methods_that_look_at_data_use_the_run_s_own(job):
     overrides = ["merge.method=fisher", "merge.probe.examples=16", "merge.probe.batch=8", "merge.probe.actors=1"]
     assert run(load_config(RunConfig, job / "job.yaml", overrides)) == 0
     fresh = [Path(path).parents[1].name for path in set(artifacts(job)) - set(before)]
-    assert sorted(set(fresh)) == ["fisher", "merge", "release", "scores"] and fresh.count("fisher") == 2
+    assert sorted(set(fresh)) == ["fisher", "lineage", "merge", "release", "scores"] and fresh.count("fisher") == 2
     with pytest.raises(ConfigError, match=r"give evaluation\.selection"):
         run(load_config(RunConfig, job / "job.yaml", ["merge.method=greedy_soup"]))
 

@@ -16,9 +16,9 @@ from boom_ray.store import Artifact, Store
 from boom_ray.studies.results import from_json
 from tests.tiny_study import ARMS, write_study
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 BROKEN = {"name": "broken", "set": {"bags.ratios": [1.0], "training.learning_rate": 1e30}}
-SEEDS = (0, 1)
+SEEDS = (0,)
 FILES = {
     "report.md", "results.json", "scores.csv", "overview.csv", "tests.csv", "claims.csv", "differences.png",
     "domains.png", "tasks.png", "cost_in_domain.png", "cost_out_of_domain.png", "synergy_cluster-merge.png",
@@ -105,7 +105,6 @@ def test_products_are_what_they_are_called(result):
     assert scores["task-merge"] == scores["cluster-merge"]  # of two datasets each is a task type and a cluster
     best = {seed: scores["best"][seed]["sts"].value for seed in SEEDS}
     assert all(best[seed] != scores["boom"][seed]["sts"].value for seed in SEEDS)
-    assert scores["bls"][0] != scores["bls"][1]
 
 
 def test_mlflow_has_the_report_and_a_run_per_arm_and_seed(job, report):
@@ -119,12 +118,12 @@ def test_mlflow_has_the_report_and_a_run_per_arm_and_seed(job, report):
     assert parent.data.tags["report"] == str(report.local())
     arms = {name for name in runs if not name.startswith("member ")}
     assert arms == {f"{arm['name']}.s{seed}" for arm in ARMS for seed in SEEDS}
-    boom, best = runs["boom.s1"].data, runs["best.s1"].data
+    boom, best = runs["boom.s0"].data, runs["best.s0"].data
     assert boom.params["recipe.method"] == "multislerp"
     assert boom.params["bags.bag-50.ratio"] == "0.5"
     assert best.params["member"] in {"bag-50", "bag-100"}
     assert {"scores/in_domain", "scores/out_of_domain", "scores/sts", "cost/full_runs"} <= set(boom.metrics)
-    curve = client.get_metric_history(runs["member boom.s1.bag-50"].info.run_id, "loss")
+    curve = client.get_metric_history(runs["member boom.s0.bag-50"].info.run_id, "loss")
     assert [point.step for point in curve] == list(range(2, 13, 2))
 
 
@@ -138,7 +137,7 @@ def test_a_second_call_makes_nothing_and_another_seed_only_its_own(job):
     assert study(config) == 0
     assert written() == before
     more = load_config(StudyConfig, job / "job.yaml", [f"study.arms={json.dumps(ARMS[:1])}", "study.claims=[]",
-                                                       "study.seeds=[0, 1, 2]"])  # fmt: skip
+                                                       "study.seeds=[0, 1]"])  # fmt: skip
     assert study(more) == 0
     fresh = sorted(Path(path).parents[1].name for path in set(written()) - set(before))
     assert fresh == ["bag", "member", "scores", "scores", "study"]

@@ -23,7 +23,7 @@ from boom_ray.store import Artifact, Store
 from tests.tiny_job import write_job
 from tests.tiny_update import write_update
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 LINEAR = {"method": "linear"}
 ROWS = 120
 SIZES = {"pairs": 48, "topics": 48}  # of the core: 40 % of each

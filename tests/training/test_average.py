@@ -140,6 +140,7 @@ def train_here(folder: str, parallelism: str, place: str, continues: bool) -> di
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
 def test_workers_average_as_one_and_go_on_as_others(folder, tmp_path, free_port, parallelism):
     how = (str(folder), parallelism, str(tmp_path / "state"))

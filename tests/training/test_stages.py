@@ -140,6 +140,7 @@ def train_here(folder: str, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "changes"), [(3, {}), (2, {"parallelism": "fsdp"})], ids=["ddp", "fsdp"])
 def test_workers_train_on_mixed_steps_as_one(folder, tmp_path, free_port, workers, changes):
     ranks = on_workers(train_here, workers, free_port, tmp_path / "out", str(folder), changes)

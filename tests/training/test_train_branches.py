@@ -15,6 +15,7 @@ from tests.training.test_members import KillOnce, make_jobs
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_branches_are_trained_from_one_trunk_that_survives_a_killed_worker(ray_cluster, tmp_path):
     base = make_tiny_model(tmp_path / "base")
     store, other = Store(tmp_path / "store"), Store(tmp_path / "other")

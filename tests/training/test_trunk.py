@@ -120,6 +120,7 @@ def train_here(folder: str, store: str, which: str, parallelism: str, workers: i
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
 def test_workers_hand_a_trunk_to_others(folder, tmp_path, free_port, parallelism):
     store = tmp_path / "store"
