@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys;
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-all test-fast lint install constraints clean
+.PHONY: help demo test test-ray test-plain test-all test-fast lint install constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +20,14 @@ install: $(STAMP) ## make the virtual environment
 demo: $(STAMP) ## run the main job on text that is already on this machine
 	$(BIN)/python jobs/boom.py conf/quickstart.yaml
 
-test: $(STAMP) ## all tests but those of minutes
-	$(BIN)/python -m pytest -m "not long"
+test: $(STAMP) ## all tests but those of minutes, those that need Ray beside the others
+	@$(MAKE) --no-print-directory -j2 test-ray test-plain
+
+test-ray: $(STAMP)
+	$(BIN)/python -m pytest -m "ray and not long"
+
+test-plain: $(STAMP)
+	$(BIN)/python -m pytest -m "not ray and not long"
 
 test-all: $(STAMP) ## all tests
 	$(BIN)/python -m pytest

@@ -137,7 +137,8 @@ def test_a_recipe_that_does_not_fit_is_said_before_anything_is_trained(job, over
 def test_a_rule_for_a_tensor_of_the_members_is_no_fault(job):
     before = artifacts(job)
     assert run(load_config(RunConfig, job / "job.yaml", ["merge.rules=[{tensors: embeddings.*, weights: [1,2]}]"])) == 0
-    assert {Path(path).parents[1].name for path in set(artifacts(job)) - set(before)} == {"merge", "scores", "release"}
+    fresh = {Path(path).parents[1].name for path in set(artifacts(job)) - set(before)}
+    assert fresh == {"merge", "scores", "release", "lineage"}
 
 
 def test_sizes_are_known_in_proportion_before_training(job):

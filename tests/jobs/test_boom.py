@@ -17,7 +17,7 @@ from boom_ray.flows.run import run
 from boom_ray.store import Store
 from tests.tiny_job import write_job
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 
 

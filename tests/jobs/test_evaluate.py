@@ -125,6 +125,7 @@ def test_what_is_wrong_is_said_before_any_work(output: str, kitchen: Path, overr
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.long
 def test_a_faulty_task_ends_the_job_while_actors_start(kitchen: Path, tmp_path: Path) -> None:
     """In a new store Ray and its actors are there before the tasks are checked."""
     task = write_task(tmp_path / "Bad", "sts")
@@ -137,6 +138,7 @@ def test_a_faulty_task_ends_the_job_while_actors_start(kitchen: Path, tmp_path: 
     assert not list((tmp_path / "store").glob("scores/*"))
 
 
+@pytest.mark.long
 def test_a_model_with_a_router_stands_beside_others(kitchen: Path, tmp_path: Path) -> None:
     routed = make_router_model(tmp_path / "routed")
     models = f"models=[{{name: first, path: {kitchen}/first}}, {{name: routed, path: {routed}}}]"

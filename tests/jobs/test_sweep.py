@@ -14,7 +14,7 @@ import pytest
 
 from tests.flows.test_sweep import write_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 
 
