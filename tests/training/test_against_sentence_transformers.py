@@ -132,7 +132,7 @@ def train_ours(folder: Path, rows, out: Path, directions) -> tuple[list[float], 
 @pytest.mark.parametrize("directions", [ALL[:1], ALL], ids=["one-direction", "all-directions"])
 def test_fifty_steps_give_the_same_losses_and_the_same_model(tmp_path, monkeypatch, directions):
     """Float32, the same optimiser, warm-up and decay; their warm-up begins at rate 0, so ours is made to as well."""
-    from boom_ray.training import loop as module
+    from boom_ray.training import course as module
 
     folder = make_tiny_model(tmp_path / "base")
     monkeypatch.setattr(
