@@ -64,8 +64,8 @@ def test_every_option_and_both_ends_are_tried_under_every_condition(monkeypatch)
             "sweep.space.training.epoch: 1 cannot be used:\n  training.epoch: unknown key; did you mean epochs?",
         ),
         (
-            {"training.epochs": {"uniform": [1, 2.5]}},
-            "sweep.space.training.epochs: 2.5 cannot be used:\n  training.epochs: Input should be a valid integer",
+            {"training.batch_size": {"uniform": [8, 9.5]}},
+            "sweep.space.training.batch_size: 9.5 cannot be used:\n  training.batch_size: Input should be a valid int",
         ),
         (
             {"bags.mixture.weights.nowhere": {"uniform": [0.5, 2]}},
