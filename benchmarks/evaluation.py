@@ -33,7 +33,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "stsb": {"type": "sts"},
     "sick": {"type": "sts"},
     "twitterurl": {"type": "pair"},
-    "mqp": {"type": "pair"},
+    "mqp": {"type": "reranking"},
     "twitterurl-rerank": {"type": "reranking", "folder": "twitterurl"},
     "wikiqa": {"type": "reranking"},
     "banking77": {"type": "classification"},

@@ -18,7 +18,8 @@ class Event:
     """Progress of one unit of work.
 
     Attributes:
-        stage: ``corpus``, ``contamination``, ``bags``, ``members``, ``merge`` or ``scores``.
+        stage: ``corpus``, ``contamination``, ``bags``, ``members``, ``merge``, ``scores``, ``synergy``, and of sweeps
+            ``trials`` (being computed) and ``search`` (ended).
         unit: what inside the stage: a dataset, member, or model/task.
         done: how much is done, in ``total``'s unit; ``done == total`` ends the unit.
         total: how much there is (steps, rows, bytes, tasks); 0 when unknown.

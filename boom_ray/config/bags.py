@@ -131,6 +131,12 @@ class BagsConfig(Section):
                     )
         self.schedule.check(datasets)
 
+    def shares(self) -> dict[str, float]:
+        """Bag name to its share of the datasets that it draws from, in [0, 1]; that of a complement is what is left."""
+        bags = self.resolved()
+        ratios = {bag.name: bag.ratio or 0.0 for bag in bags}
+        return {bag.name: 1 - ratios[bag.complement_of] if bag.complement_of else ratios[bag.name] for bag in bags}
+
     def resolved(self) -> tuple[BagConfig, ...]:
         """The bags by name: ``members`` as given, else one per ratio, named by its percentage (``bag-80``)."""
         if self.members:

@@ -315,11 +315,11 @@ def _aggregate(tasks: Sequence[TaskComparison], key: int, resamples: int, level:
         wins=verdicts.count("better"),
         ties=verdicts.count("tie"),
         losses=verdicts.count("worse"),
-        verdict=_over_tasks(overall.difference, interval, max(ranked, permuted), 1 - level),
+        verdict=verdict_over_tasks(overall.difference, interval, max(ranked, permuted), 1 - level),
     )
 
 
-def _over_tasks(difference: float, interval: Interval | None, p: float, alpha: float) -> Verdict:
+def verdict_over_tasks(difference: float, interval: Interval | None, p: float, alpha: float) -> Verdict:
     """The interval alone is too narrow for few tasks, and the tests alone do not say how large the difference is."""
     if interval is None or interval[0] <= 0 <= interval[1] or p >= alpha:
         return "tie"

@@ -69,7 +69,7 @@ def _over_tasks(comparison: Comparison, one: Aggregate, where: str) -> str:
         verdict += f"; {one.tasks} tasks are too few for these tests to show any difference"
     return (
         f"{line} in the mean over {one.tasks} tasks ({100 * comparison.level:g} % interval {low:.2f} to {high:.2f}; "
-        f"Wilcoxon {_p(one.wilcoxon)}, sign-flip {_p(one.permutation)}): {verdict}."
+        f"Wilcoxon {p_text(one.wilcoxon)}, sign-flip {p_text(one.permutation)}): {verdict}."
     )
 
 
@@ -126,7 +126,7 @@ def _seeds(comparison: Comparison) -> str:
             comparison.names, (runs.first, runs.second), (runs.first_std, runs.second_std), strict=True
         )
     ]
-    test = f"; Welch's t-test between the runs' means {_p(runs.welch)}" if runs.welch is not None else ""
+    test = f"; Welch's t-test between the runs' means {p_text(runs.welch)}" if runs.welch is not None else ""
     return f"Seeds: {', '.join(parts)}{test}."
 
 
@@ -140,5 +140,6 @@ def _left_out(comparison: Comparison) -> list[str]:
     return [f"Left out, because {reason}: {', '.join(tasks)}." for reason, tasks in reasons.items() if tasks]
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value with two digits, very small ones as a bound."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from boom_ray.evaluation.comparison import Comparison, TaskComparison
 from boom_ray.evaluation.comparison_text import GROUP_NAMES
-from boom_ray.flows.pictures import COLOURS, GAIN, LOSS, STYLES, _canvas
+from boom_ray.flows.pictures import COLOURS, GAIN, LOSS, STYLES, canvas
 
 EVEN = "#999999"
 VERDICTS = {"better": GAIN, "worse": LOSS, "tie": EVEN}
@@ -47,7 +47,7 @@ def gain_bars(comparison: Comparison) -> Figure:
         group: sorted((task for task in comparison.tasks if task.group == group), key=lambda task: -task.difference)
         for group in comparison.groups
     }
-    figure, axes = _canvas(9.0, 1.9 + 0.27 * (len(comparison.tasks) + len(groups)))
+    figure, axes = canvas(9.0, 1.9 + 0.27 * (len(comparison.tasks) + len(groups)))
     ends = [100 * end for task in comparison.tasks for end in (task.interval or (task.difference,))]
     low, high = min(0.0, *ends), max(0.0, *ends)
     margin = 0.13 * ((high - low) or 1.0)  # for the numbers
@@ -168,7 +168,7 @@ def _scale(values: np.ndarray) -> tuple[float, float]:
 
 def _type_bars(names: Sequence[str], types: Sequence[str], values: np.ndarray) -> Figure:
     """Horizontal bars, a block per type and a bar per model."""
-    figure, axes = _canvas(8.0, 1.6 + 0.27 * len(types) * (len(names) + 1))
+    figure, axes = canvas(8.0, 1.6 + 0.27 * len(types) * (len(names) + 1))
     places, labels = [], []
     for column, kind in enumerate(types):
         top = column * (len(names) + 1)
@@ -197,9 +197,9 @@ def pareto(points: Points) -> Figure:
     Args:
         points: model to its mean scores (in domain, out of domain); 1 is perfect.
     """
-    figure, axes = _canvas(7.5, 5.5)
+    figure, axes = canvas(7.5, 5.5)
     axes.set(title="In domain against out of domain", xlabel="mean score in domain", ylabel="mean score out of domain")
-    _front_and_points(figure, axes, points, more_is_better=True)
+    front_and_points(figure, axes, points, more_is_better=True)
     return figure
 
 
@@ -212,12 +212,12 @@ def cost_quality(points: Points, cost_label: str) -> Figure:
         points: model to (cost, mean score); 1 is a perfect score.
         cost_label: what the cost is, with its unit.
     """
-    figure, axes = _canvas(7.5, 5.5)
+    figure, axes = canvas(7.5, 5.5)
     costs = [cost for cost, _ in points.values()]
     if costs and 0 < 20 * min(costs) < max(costs):
         axes.set_xscale("log")
     axes.set(title="Quality against cost", xlabel=cost_label, ylabel="mean score")
-    _front_and_points(figure, axes, points, more_is_better=False)
+    front_and_points(figure, axes, points, more_is_better=False)
     return figure
 
 
@@ -235,7 +235,8 @@ def front(points: Points, more_is_better: bool = True) -> list[str]:
     return sorted((name for name, (x, y) in points.items() if not beaten(x, y)), key=lambda name: points[name])
 
 
-def _front_and_points(figure: Figure, axes: Axes, points: Points, more_is_better: bool) -> None:
+def front_and_points(figure: Figure, axes: Axes, points: Points, more_is_better: bool) -> None:
+    """Draw named points and the line through those that no other beats; the first coordinate may be a cost."""
     best = front(points, more_is_better)
     others = [name for name in points if name not in best]
     axes.margins(0.12)
@@ -249,13 +250,13 @@ def _front_and_points(figure: Figure, axes: Axes, points: Points, more_is_better
         return
     axes.ticklabel_format(axis="both" if axes.get_xscale() == "linear" else "y", useOffset=False)
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # as they are, without what the line would add
-    line = _staircase([points[name] for name in best], more_is_better, axes)
+    line = staircase([points[name] for name in best], more_is_better, axes)
     axes.plot(*zip(*line, strict=True), color=GAIN, linewidth=1.2, zorder=2)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     _name_points(figure, axes, points, best, line)
 
 
-def _staircase(best: Sequence[tuple[float, float]], more_is_better: bool, axes: Axes) -> list[tuple[float, float]]:
+def staircase(best: Sequence[tuple[float, float]], more_is_better: bool, axes: Axes) -> list[tuple[float, float]]:
     """Corners of the border of what the front beats, from one edge of the axes to another.
 
     Between two models of the front it is at the worse of both values: no model is known to be there.

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from boom_ray.flows.pictures import COLOURS, STYLES
+from boom_ray.flows.pictures import COLOURS, STYLES, canvas
 
 ANNOTATED = 200
 """Most cells of a heat map that show their numbers."""
@@ -29,7 +28,7 @@ def cosines_by_layer(
         what: whose cosines they are, for the title.
     """
     values = _array(cosines, len(layers), len(pairs))
-    figure, axes = _canvas(3.2 + 0.62 * len(pairs), 1.9 + 0.27 * len(layers))
+    figure, axes = canvas(3.2 + 0.62 * len(pairs), 1.9 + 0.27 * len(layers))
     _heat_map(figure, axes, values, "cosine")
     axes.set_xticks(range(len(pairs)), pairs, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(layers)), layers)
@@ -47,7 +46,7 @@ def cosine_matrix(names: Sequence[str], cosines: Sequence[Sequence[float | None]
     """
     values = _array(cosines, len(names), len(names))
     side = 2.4 + 0.62 * len(names)
-    figure, axes = _canvas(side + 0.9, side)
+    figure, axes = canvas(side + 0.9, side)
     _heat_map(figure, axes, values, "cosine")
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
@@ -63,7 +62,7 @@ def lengths_by_layer(layers: Sequence[str], lengths: Mapping[str, Sequence[float
         lengths: member to one length per group.
         unit: what the length is measured in, for the axis.
     """
-    figure, axes = _canvas(max(6.0, 2.0 + 0.32 * len(layers)), 4.2)
+    figure, axes = canvas(max(6.0, 2.0 + 0.32 * len(layers)), 4.2)
     for index, (name, values) in enumerate(lengths.items()):
         colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
         axes.plot(range(len(layers)), values, color=colour, linestyle=style, marker="o", markersize=3, label=name)
@@ -98,9 +97,3 @@ def _heat_map(figure: Figure, axes: Axes, values: np.ndarray, label: str) -> Non
 
 def _array(cells: Sequence[Sequence[float | None]], rows: int, columns: int) -> np.ndarray:
     return np.array([[np.nan if cell is None else cell for cell in row] for row in cells], float).reshape(rows, columns)
-
-
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()

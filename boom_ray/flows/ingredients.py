@@ -164,10 +164,10 @@ def _names(
 
 
 def _ref(found: Found, name: str) -> MemberRef:
-    return MemberRef(name, found.place, _artifact_fingerprint(found.artifact), found.examples or 0)
+    return MemberRef(name, found.place, artifact_fingerprint(found.artifact), found.examples or 0)
 
 
-def _artifact_fingerprint(artifact: Artifact | None) -> str:
+def artifact_fingerprint(artifact: Artifact | None) -> str:
     """Hash of the model's weights; a base's own fingerprint says more than that."""
     if artifact is None:
         return ""

@@ -118,7 +118,7 @@ def lay_foundation(
     tokenizer = TokenizerSpec(source.tokenizer_json, config.model)
     near = near_texts(resolved.evaluation) if config.corpus.near_duplicates else None
     corpus = ingest(space.store, resolved.corpus, tokenizer, held_out, space, near)
-    _check_negatives(config, corpus)
+    check_negatives(config, corpus)
     return Foundation(resolved, source, base, corpus)
 
 
@@ -145,10 +145,10 @@ def _plan(
     space: Workspace, foundation: Foundation, config: RunConfig, jobs: Sequence[BagJob], drawn: Mapping[str, Artifact]
 ) -> Planned:
     bags = {job.name: drawn[job.key] for job in jobs}
-    _say_untrained(bags)
+    say_untrained(bags)
     base = make_base(space.store, foundation.source.job(config))
     everything = next((job.name for job in jobs if is_baseline(job)), None)
-    members = {name: _member_job(config, foundation, base, name, bag) for name, bag in bags.items() if name != CORE}
+    members = {name: member_job(config, foundation, base, name, bag) for name, bag in bags.items() if name != CORE}
     return Planned(bags, members, everything)
 
 
@@ -226,7 +226,7 @@ def _distinct(jobs: Sequence[J]) -> list[J]:
     ]
 
 
-def _say_untrained(bags: Mapping[str, Artifact]) -> None:
+def say_untrained(bags: Mapping[str, Artifact]) -> None:
     """Name the datasets of which a bag has examples and no step: nothing of them would be trained on."""
     for bag, artifact in bags.items():
         batch, left_over = artifact.spec["batch_size"], artifact.figures["left_over"]
@@ -239,7 +239,24 @@ def _say_untrained(bags: Mapping[str, Artifact]) -> None:
             )
 
 
-def _member_job(config: RunConfig, foundation: Foundation, base: Artifact, name: str, bag: Artifact) -> MemberJob:
+def member_job(
+    config: RunConfig,
+    foundation: Foundation,
+    base: Artifact,
+    name: str,
+    bag: Artifact,
+    stored: Mapping[str, str] | None = None,
+) -> MemberJob:
+    """What trains a member.
+
+    Args:
+        config: how it is trained.
+        foundation: corpus, and how long its texts may be.
+        base: where it begins.
+        name: for messages.
+        bag: what it is trained on.
+        stored: prompts that the saved model has; None: those of the configuration.
+    """
     corpus, source = foundation.corpus, foundation.source
     return MemberJob(
         name=name,
@@ -253,13 +270,13 @@ def _member_job(config: RunConfig, foundation: Foundation, base: Artifact, name:
         model=config.model,
         training=config.training,
         seed=config.seed,
-        prompts=prompts(config),
+        prompts=prompts(config) if stored is None else dict(stored),
         max_tokens=source.max_tokens,
         longest=source.longest,
     )
 
 
-def _check_negatives(config: RunConfig, corpus: Artifact) -> None:
+def check_negatives(config: RunConfig, corpus: Artifact) -> None:
     """Datasets that have only their own negatives must have some.
 
     Raises:

@@ -26,7 +26,7 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], window: int |
         curves: member to its (step, loss) points.
         window: points of the running mean drawn over the faint raw curve; by default a fortieth of the longest curve.
     """
-    figure, axes = _canvas(8.0, 4.5)
+    figure, axes = canvas(8.0, 4.5)
     longest = max((len(points) for points in curves.values()), default=0)
     width = window or max(1, longest // 40)
     for index, (name, points) in enumerate(curves.items()):
@@ -64,7 +64,7 @@ def task_gains(rows: Sequence[tuple[str, str, float]], baseline: str = "baseline
     """
     groups = list(dict.fromkeys(group for _, group, _ in rows))
     ordered = [[row for row in sorted(rows, key=lambda row: -row[2]) if row[1] == group] for group in groups]
-    figure, axes = _canvas(8.0, 1.4 + 0.32 * (len(rows) + len(groups)))
+    figure, axes = canvas(8.0, 1.4 + 0.32 * (len(rows) + len(groups)))
     labels: list[str] = []
     for group, members in zip(groups, ordered, strict=True):
         gains = [gain for _, _, gain in members]
@@ -107,7 +107,7 @@ def bag_overlap(names: Sequence[str], matrix: Sequence[Sequence[float]]) -> Figu
     """
     shares = np.asarray(matrix, dtype=np.float64).reshape(len(names), len(names))
     side = 2.4 + 0.62 * len(names)
-    figure, axes = _canvas(side + 0.9, side)
+    figure, axes = canvas(side + 0.9, side)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="cividis")
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
@@ -119,7 +119,7 @@ def bag_overlap(names: Sequence[str], matrix: Sequence[Sequence[float]]) -> Figu
     return figure
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of the given size in inches with its own canvas, and its axes."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from boom_ray.config import EvaluationConfig, MergeConfig, ModelConfig
+from boom_ray.config import EvaluationConfig, MergeConfig, ModelConfig, RunConfig
 from boom_ray.errors import ConfigError, EvaluationError
 from boom_ray.evaluation.report import means
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.events import Event
+from boom_ray.flows.ingredients import artifact_fingerprint
 from boom_ray.flows.workspace import Workspace
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.methods.averages import greedy_soup
@@ -19,7 +20,8 @@ from boom_ray.merging.methods.registry import METHODS
 from boom_ray.merging.probe.gather import WEIGHTS, Resources, gather_activations, gather_fisher
 from boom_ray.merging.probe.sample import LossSettings
 from boom_ray.merging.probe.weights import learn_weights
-from boom_ray.merging.recipe import MemberRef
+from boom_ray.merging.reading.checkpoint import open_checkpoint
+from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.merging.run import MODEL, merge
 from boom_ray.model.folder import is_adapter, prompts_digest
 from boom_ray.store import Artifact
@@ -91,6 +93,23 @@ def check_ground(config: MergeConfig, has_base: bool, has_corpus: bool, evaluati
             f"merge.method={config.method} compares scores: give evaluation.selection, tasks that are neither trained "
             f"on nor reported, or merge.weights as numbers."
         )
+
+
+def check_rules(config: RunConfig, base: Artifact) -> None:
+    """Check a run's rules before it is trained: members are saved as the base is, with tensors of the same names.
+
+    Raises:
+        MergeError: a rule about nothing, or rules that do not go together.
+    """
+    with open_checkpoint(base.local() / MODEL, "base") as opened:
+        keys = [key for key, info in opened.tensors.items() if info.dtype.is_floating_point]
+    resolve(config.merge, as_planned(config)).check(keys)
+
+
+def as_planned(config: RunConfig) -> list[MemberRef]:
+    """The members as far as they are known before training: their names, and their sizes in proportion."""
+    shares = config.bags.shares()
+    return [MemberRef(name, "", "", round(share * 1_000_000)) for name, share in shares.items()]
 
 
 def prepare(space: Workspace, inputs: MergeInputs, config: MergeConfig, ground: Ground) -> Prepared:
@@ -231,6 +250,11 @@ def model_ref(space: Workspace, ref: MemberRef, model: ModelConfig) -> ModelRef:
     """A complete folder, to be evaluated; its weights are not hashed again."""
     digest = prompts_digest(space.store.resolve(ref.path))
     return ModelRef(ref.name, ref.path, ref.fingerprint, digest, model.query_template, model.passage_template)
+
+
+def artifact_ref(space: Workspace, name: str, artifact: Artifact, model: ModelConfig) -> ModelRef:
+    """The model in a base, member or merge of the store, to be evaluated; its weights are not hashed again."""
+    return model_ref(space, MemberRef(name, artifact.place(MODEL), artifact_fingerprint(artifact), 0), model)
 
 
 def complete_ref(space: Workspace, ref: MemberRef, inputs: MergeInputs, model: ModelConfig) -> ModelRef:

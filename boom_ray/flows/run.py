@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from boom_ray.bags.overlap import Overlap
 from boom_ray.bags.stage import compare
@@ -15,15 +15,14 @@ from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.flows.inputs import check_sources
 from boom_ray.flows.lineage import keep_run
 from boom_ray.flows.members import lay_foundation, plan_members, train
-from boom_ray.flows.preparing import Ground, check_ground, prepare
+from boom_ray.flows.preparing import Ground, artifact_ref, as_planned, check_ground, check_rules, prepare
 from boom_ray.flows.record import Recorder
 from boom_ray.flows.summary import check_link
 from boom_ray.flows.workspace import Workspace, store_root, workspace
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.probe.sample import LossSettings
-from boom_ray.merging.reading.checkpoint import open_checkpoint
-from boom_ray.merging.recipe import MemberRef, resolve
-from boom_ray.merging.run import MODEL, merge
+from boom_ray.merging.recipe import resolve
+from boom_ray.merging.run import merge
 from boom_ray.store import Artifact, Store
 
 
@@ -77,28 +76,13 @@ def run(config: RunConfig, started: float | None = None) -> int:
 def _check(config: RunConfig) -> None:
     """What configuration and file names can tell, before anything is started or written."""
     check_ground(config.merge, True, True, config.evaluation)
-    resolve(config.merge, _as_planned(config))
+    resolve(config.merge, as_planned(config))
     check_sources(config.corpus, config.evaluation)
     check_link(Store(store_root(config.store)), config.name)
 
 
-def _check_rules(config: RunConfig, base: Artifact) -> None:
-    """Members are saved as the base is, so its tensors' names are those that rules speak about."""
-    with open_checkpoint(base.local() / MODEL, "base") as opened:
-        keys = [key for key, info in opened.tensors.items() if info.dtype.is_floating_point]
-    resolve(config.merge, _as_planned(config)).check(keys)
-
-
-def _as_planned(config: RunConfig) -> list[MemberRef]:
-    """The members as far as they are known before training: their names, and their sizes in proportion."""
-    bags = config.bags.resolved()
-    ratios = {bag.name: bag.ratio or 0.0 for bag in bags}
-    shares = {bag.name: 1 - ratios[bag.complement_of] if bag.complement_of else ratios[bag.name] for bag in bags}
-    return [MemberRef(name, "", "", round(share * 1_000_000)) for name, share in shares.items()]
-
-
 def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
-    foundation = lay_foundation(space, config, lambda base: _check_rules(config, base))
+    foundation = lay_foundation(space, config, lambda base: check_rules(config, base))
     recorder.corpus(foundation.corpus)
     recorder.domains(trained_domains(foundation.evaluation, foundation.config.corpus.datasets, foundation.sizes))
     (planned,) = plan_members(space, foundation, [config], core=True)
@@ -115,14 +99,14 @@ def _stages(space: Workspace, config: RunConfig, recorder: Recorder) -> Result:
     merged = merge(space.store, ready.inputs, ready.config, space)
     recorder.merge(merged, ready)
     keep_run(space.store, config, foundation, planned, members, merged)
-    evaluation = evaluate(space.store, _models(config, foundation.base, members, merged), foundation.evaluation, space)
+    models = _models(space, config, foundation.base, members, merged)
+    evaluation = evaluate(space.store, models, foundation.evaluation, space)
     return Result(foundation.corpus, planned.bags, members, planned.everything, merged, evaluation, shared)
 
 
-def _models(config: RunConfig, base: Artifact, members: dict[str, Artifact], merged: Artifact) -> list[ModelRef]:
+def _models(
+    space: Workspace, config: RunConfig, base: Artifact, members: dict[str, Artifact], merged: Artifact
+) -> list[ModelRef]:
     """What is evaluated; all models read texts of the same length, with the same pooling and templates."""
     models = {"base": base, **members, "merged": merged}
-    return [
-        replace(ModelRef.of(name, artifact.local() / MODEL, config.model), path=artifact.place(MODEL))
-        for name, artifact in models.items()
-    ]
+    return [artifact_ref(space, name, artifact, config.model) for name, artifact in models.items()]

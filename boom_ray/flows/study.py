@@ -14,7 +14,7 @@ from boom_ray.flows.preparing import check_scores
 from boom_ray.flows.study_finish import REPORT, collect, keep_report, say_report
 from boom_ray.flows.study_members import Accounts, plan_arms, train_arms
 from boom_ray.flows.study_outlook import outlook_lines
-from boom_ray.flows.study_plan import arm_runs, check_arms
+from boom_ray.flows.study_plan import arm_runs, check_arms, check_tensors
 from boom_ray.flows.study_products import make_products, score_products
 from boom_ray.flows.study_record import StudyRecorder
 from boom_ray.flows.study_synergy import find_clusters
@@ -51,7 +51,7 @@ def _stages(
     space: Workspace, config: StudyConfig, recorder: StudyRecorder, began: float
 ) -> tuple[StudyResult, Evaluation]:
     run = RunConfig.model_validate(config.model_dump(include=set(RunConfig.model_fields)))
-    foundation = lay_foundation(space, run)
+    foundation = lay_foundation(space, run, lambda base: check_tensors(config, base))
     clusterings = find_clusters(space, foundation, config)
     recorder.clusters(clusterings)
     runs = arm_runs(config, {arm: one.clusters for arm, one in clusterings.items()})

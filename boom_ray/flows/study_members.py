@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from boom_ray.artifacts.plan import open_plan
-from boom_ray.bags.sampling import quotas
 from boom_ray.config import RunConfig
 from boom_ray.errors import BoomError, TrainingError
 from boom_ray.flows.members import Foundation, Planned, all_jobs, plan_members, train
+from boom_ray.flows.outlook import full_run
 from boom_ray.flows.study_plan import ArmRun, whole
 from boom_ray.flows.workspace import Workspace
 from boom_ray.store import Artifact, Store
@@ -178,10 +178,3 @@ class Accounts:
                 trunk = trunk.trunk
         found = [self.store.get("trunk", key) for key in sorted(keys)]
         return sum(float(one.figures["seconds"]) for one in found if one is not None)
-
-
-def full_run(config: RunConfig, sizes: Mapping[str, int]) -> int:
-    """Examples of one pass over all data under batch-level shuffling, which leaves incomplete batches out."""
-    batch = config.training.batch_size
-    share = quotas(sizes, **config.bags.mixture.identity())
-    return batch * sum(size // batch for size in share.values())

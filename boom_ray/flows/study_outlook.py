@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from boom_ray.bags.stage import rule_of
-from boom_ray.config import BagConfig, RunConfig, StudyConfig
+from boom_ray.config import StudyConfig
+from boom_ray.flows.outlook import Part, member_parts, total
 from boom_ray.flows.study_plan import ArmRun, arm_runs, guess
 from boom_ray.hashing import digest
 from boom_ray.progress import aligned
 
 EACH = {"dataset": "dataset", "task_type": "task type", "cluster": "cluster of datasets"}
-
-
-@dataclass(frozen=True)
-class Part:
-    """A member, or the trunk that members branch off.
-
-    Attributes:
-        key: what tells it from others, as far as the configuration says.
-        runs: its training in full runs; of a branch, without the trunk.
-        is_trunk: it is no member.
-    """
-
-    key: str
-    runs: float
-    is_trunk: bool = False
 
 
 def outlook_lines(config: StudyConfig) -> list[str]:
@@ -43,8 +27,8 @@ def outlook_lines(config: StudyConfig) -> list[str]:
         f"arms         {len(study.arms)}, each with {len(study.seeds)} seeds; the baseline is {study.baseline}",
         f"members      {len(kept)} distinct ones for the {len(members)} that all arms need; what the store has is not "
         f"trained again",
-        f"training     about {_total(distinct.values()):.2f} full runs (one pass over all data each); "
-        f"{_total(every):.2f} if every arm trained its own",
+        f"training     about {total(distinct.values()):.2f} full runs (one pass over all data each); "
+        f"{total(every):.2f} if every arm trained its own",
         *_synergy(config),
         f"scores       {len(runs)} models and the base, {_tasks(config)}",
         "",
@@ -58,36 +42,13 @@ def arm_parts(run: ArmRun) -> list[Part]:
     """What has to be trained for an arm with a seed, if nothing else is there."""
     config, bags = run.config, run.config.bags.resolved()
     if not run.arm.trunk:
-        return [Part(_key(config, bag), _runs(config, bag)) for bag in bags]
+        return member_parts(config)
     ratios = {bag.name: float(bag.ratio or 0) for bag in bags}
     passes, own = config.training.epochs, config.training.decay_ratio
     decides = [config.bags.mixture.identity(), config.training.identity(), config.seed]
     branches = [Part(digest(["branch", ratio, *decides]), ratio * own * passes) for ratio in ratios.values()]
     trunk = Part(digest(["trunk", max(ratios.values()), *decides]), max(ratios.values()) * (1 - own) * passes, True)
     return [trunk, *branches]
-
-
-def _key(config: RunConfig, bag: BagConfig) -> str:
-    """By what decides a member, as far as arms can change it."""
-    rule = rule_of(bag, config.bags, config.seed)
-    schedule = config.bags.schedule.identity()
-    return digest([repr(rule), schedule, config.bags.mixture.identity(), config.training.identity(), config.seed])
-
-
-def _runs(config: RunConfig, bag: BagConfig) -> float:
-    ratios = {other.name: other.ratio or 0.0 for other in config.bags.resolved()}
-    ratio = 1 - ratios[bag.complement_of] if bag.complement_of else ratios[bag.name]
-    names = [one.name for one in config.corpus.datasets]
-    own = [one for one in config.corpus.datasets if not bag.datasets or one.name in bag.datasets]
-    if config.bags.schedule.kind != "two-stage":
-        return ratio * config.training.epochs * len(own) / len(names)
-    stages = config.bags.schedule.all_stages
-    passes = [(one.epochs or config.training.epochs) * one.share * len(one.chosen(own)) for one in stages]
-    return ratio * sum(passes) / len(names)
-
-
-def _total(parts: Collection[Part]) -> float:
-    return sum(part.runs for part in parts)
 
 
 def _synergy(config: StudyConfig) -> Iterator[str]:
@@ -115,5 +76,5 @@ def _table(seed: int, runs: Sequence[ArmRun], parts: dict[str, list[Part]]) -> l
             made = ", ".join(run.bags) if run.arm.members == "bags" else f"one per {EACH[run.arm.members]}"
             if run.arm.product == "best_member":
                 made = f"the best of {made}"
-            rows.append([run.arm.name, str(count), f"{_total(own):.2f}", made])
+            rows.append([run.arm.name, str(count), f"{total(own):.2f}", made])
     return aligned(rows, [False, True, True, False])

@@ -17,8 +17,8 @@ from scipy.cluster import hierarchy
 
 from boom_ray.evaluation.comparison_text import GROUP_NAMES
 from boom_ray.evaluation.scores import GROUPS, Group
-from boom_ray.flows.comparison_pictures import EVEN, _front_and_points
-from boom_ray.flows.pictures import GAIN, LOSS, _canvas
+from boom_ray.flows.comparison_pictures import EVEN, front_and_points
+from boom_ray.flows.pictures import GAIN, LOSS, canvas
 from boom_ray.studies.estimates import LEVEL, Estimate, difference_of, level_of, tasks_where
 from boom_ray.studies.results import StudyResult
 from boom_ray.studies.tables import mean_cost
@@ -62,7 +62,7 @@ def difference_intervals(study: StudyResult) -> Figure:
     groups = [group for group in GROUPS if tasks_where(study, group)]
     found = {group: _differences(study, tasks_where(study, group)) for group in groups}
     arms = [arm for arm in study.arms if any(arm in own for own in found.values())]
-    figure, first = _canvas(4.2 + 3.2 * len(groups), 1.7 + 0.36 * len(arms))
+    figure, first = canvas(4.2 + 3.2 * len(groups), 1.7 + 0.36 * len(arms))
     first.remove()
     every = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
     for axes, group in zip(every, groups, strict=True):
@@ -110,13 +110,13 @@ def domains(study: StudyResult) -> Figure:
     """
     inside, outside = (_levels(study, group) for group in GROUPS)
     found = {arm: (inside[arm], outside[arm]) for arm in inside if arm in outside}
-    figure, axes = _canvas(7.5, 5.5)
+    figure, axes = canvas(7.5, 5.5)
     axes.set_title("In domain against out of domain, ± one standard deviation over seeds", fontsize="medium")
     axes.set(xlabel="mean score in domain (points of 100)", ylabel="mean score out of domain (points of 100)")
     for x, y in found.values():
         _spread(axes, 100 * x.mean, y, x)
     points = {arm: (100 * x.mean, 100 * y.mean) for arm, (x, y) in found.items()}
-    _front_and_points(figure, axes, points, more_is_better=True)
+    front_and_points(figure, axes, points, more_is_better=True)
     return figure
 
 
@@ -127,7 +127,7 @@ def cost_and_quality(study: StudyResult, group: Group) -> Figure:
         study: what was measured.
         group: of the tasks that quality is the mean over.
     """
-    figure, axes = _canvas(7.5, 5.5)
+    figure, axes = canvas(7.5, 5.5)
     title = f"Quality {GROUP_NAMES[group]} against cost, ± one standard deviation over seeds"
     axes.set_title(title, fontsize="medium")
     axes.set(xlabel="training (full runs)", ylabel=f"mean score {GROUP_NAMES[group]} (points of 100)")
@@ -137,7 +137,7 @@ def cost_and_quality(study: StudyResult, group: Group) -> Figure:
         if cost is not None:
             points[arm] = (cost.runs, 100 * level.mean)
             _spread(axes, cost.runs, level)
-    _front_and_points(figure, axes, points, more_is_better=False)
+    front_and_points(figure, axes, points, more_is_better=False)
     return figure
 
 
@@ -159,7 +159,7 @@ def task_differences(study: StudyResult) -> Figure:
     tasks = [task for own in groups.values() for task in own]
     single = [[difference_of(study, arm, study.baseline, [task]) for task in tasks] for arm in arms]
     values = np.array([[np.nan if one is None else 100 * one.mean for one in row] for row in single])
-    figure, axes = _canvas(3.4 + 0.62 * len(tasks), 2.6 + 0.36 * len(arms))
+    figure, axes = canvas(3.4 + 0.62 * len(tasks), 2.6 + 0.36 * len(arms))
     _heat(figure, axes, values, "difference (points of 100)")
     axes.set_xticks(range(len(tasks)), tasks, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(arms)), arms)
@@ -190,7 +190,7 @@ def synergy_matrix(
     places = list(range(len(names)) if order is None else order)
     values = np.asarray(matrix, dtype=np.float64).reshape(len(names), len(names))[np.ix_(places, places)]
     side = 2.6 + 0.62 * len(places)
-    figure, axes = _canvas(side + 1.1, side)
+    figure, axes = canvas(side + 1.1, side)
     _heat(figure, axes, values, label, digits=3)
     shown = [names[place] for place in places]
     axes.set_xticks(range(len(shown)), shown, rotation=35, ha="right", rotation_mode="anchor")
@@ -210,7 +210,7 @@ def dendrogram(linkage: npt.ArrayLike, names: Sequence[str], count: int | None =
     merges = np.asarray(linkage, dtype=np.float64)
     # no_plot: scipy would draw by pyplot's global state
     tree = hierarchy.dendrogram(merges, labels=list(names), no_plot=True, color_threshold=0)
-    figure, axes = _canvas(7.5, 1.6 + 0.36 * len(names))
+    figure, axes = canvas(7.5, 1.6 + 0.36 * len(names))
     for heights, places in zip(tree["dcoord"], tree["icoord"], strict=True):
         axes.plot(heights, (np.array(places) - 5) / 10, color=GAIN, linewidth=1.4)  # leaves are at 5, 15, 25…
     if count is not None and 1 < count < len(names):

@@ -9,8 +9,9 @@ from boom_ray.bags.granularity import granular_bags
 from boom_ray.config import ArmConfig, RunConfig, StudyConfig
 from boom_ray.config.load import validate
 from boom_ray.errors import BoomError, ConfigError
-from boom_ray.flows.preparing import check_ground
+from boom_ray.flows.preparing import check_ground, check_rules
 from boom_ray.merging.recipe import MemberRef, resolve
+from boom_ray.store import Artifact
 from boom_ray.sweeps.points import put_values
 
 Clusters = Mapping[str, Sequence[Sequence[str]]]
@@ -112,6 +113,21 @@ def check_arms(config: StudyConfig) -> None:
             resolve(run.config.merge, [MemberRef(name, "", "", 1) for name in run.bags])
         except BoomError as error:
             raise type(error)(f"Arm {arm.name}: {error}") from error
+
+
+def check_tensors(config: StudyConfig, base: Artifact) -> None:
+    """Check the merge rules of all arms against the base's tensors.
+
+    Raises:
+        MergeError: a rule about nothing, or rules that do not go together.
+    """
+    for arm in config.study.arms:
+        run = ArmRun(arm, config.study.seeds[0], arm_config(config, arm, config.study.seeds[0], guess(config, arm)))
+        if run.is_merged and run.config.merge.rules:
+            try:
+                check_rules(run.config, base)
+            except BoomError as error:
+                raise type(error)(f"Arm {arm.name}: {error}") from error
 
 
 def guess(config: StudyConfig, arm: ArmConfig) -> Sequence[Sequence[str]]:

@@ -9,6 +9,7 @@ from boom_ray.config import RunConfig, SweepConfig
 from boom_ray.errors import ConfigError
 from boom_ray.flows.inputs import check_sources
 from boom_ray.flows.members import lay_foundation
+from boom_ray.flows.preparing import check_rules
 from boom_ray.flows.summary import check_link
 from boom_ray.flows.sweep_finish import finish
 from boom_ray.flows.sweep_plan import plan_lines
@@ -17,7 +18,7 @@ from boom_ray.flows.sweep_report import find
 from boom_ray.flows.sweep_scoring import TrialScorer
 from boom_ray.flows.workspace import store_root, workspace
 from boom_ray.store import Store, artifact_key
-from boom_ray.sweeps.check import check_space
+from boom_ray.sweeps.check import check_space, example
 from boom_ray.sweeps.reach import points
 from boom_ray.sweeps.search import search
 from boom_ray.sweeps.space import sample
@@ -48,7 +49,7 @@ def sweep(config: SweepConfig, started: float | None = None) -> int:
     if config.resume:
         _check_begun(store, config)
     with workspace(config.store, config.tracking, config.cluster) as space:
-        foundation = lay_foundation(space, _run_of(config))
+        foundation = lay_foundation(space, _run_of(config), lambda base: check_rules(example(config), base))
         recorder = SweepRecorder(space, config)
         scorer = TrialScorer(space, foundation, config, recorder.members)
         try:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from boom_ray.config.sweep import ObjectiveConfig, SweepConfig
-from boom_ray.flows.comparison_pictures import EVEN, _staircase
-from boom_ray.flows.pictures import COLOURS, GAIN, STYLES, _canvas
+from boom_ray.flows.comparison_pictures import EVEN, staircase
+from boom_ray.flows.pictures import COLOURS, GAIN, STYLES, canvas
 from boom_ray.flows.weight_pictures import (
     WeightedTrials,
     _legend,
@@ -123,7 +123,7 @@ def pareto_front(
     done, front, reported = finished(trials), pareto(trials, names), chosen(trials, names)
     numbers = {trial.number for trial in front}
     extra = {name: values for name, values in marked.items() if all(one in values for one in axis)}
-    figure, axes = _canvas(8.0, 6.0)
+    figure, axes = canvas(8.0, 6.0)
     _cut_both(
         axes, _places([trial.objectives for trial in done], axis), _places([*extra.values(), reported.objectives], axis)
     )
@@ -145,7 +145,7 @@ def pareto_front(
     axes.set_axisbelow(True)
     if len(names) == 2:
         corners = [(float(x), float(y)) for x, y in _places([trial.objectives for trial in front], axis)]
-        axes.plot(*zip(*_staircase(corners, True, axes), strict=True), color=GAIN, linewidth=1.2, zorder=2)
+        axes.plot(*zip(*staircase(corners, True, axes), strict=True), color=GAIN, linewidth=1.2, zorder=2)
     _legend(figure)
     return figure
 
@@ -170,7 +170,7 @@ def importance_bars(found: Importance, objective: str) -> Figure:
     if len(shares) > BARS:
         rest = shares[BARS - 1 :]
         shares = [*shares[: BARS - 1], (f"{len(rest)} others", sum(share for _, share in rest))]
-    figure, axes = _canvas(8.0, 1.9 + 0.3 * len(shares))
+    figure, axes = canvas(8.0, 1.9 + 0.3 * len(shares))
     percent = [100 * share for _, share in shares]
     axes.barh(range(len(shares)), percent, color=GAIN, height=0.7)
     for place, value in enumerate(percent):
@@ -199,7 +199,7 @@ def best_over_cost(
         words: what the scores are.
         marked: models to compare with and their scores, drawn as lines across.
     """
-    figure, axes = _canvas(8.0, 5.0)
+    figure, axes = canvas(8.0, 5.0)
     total = standings[-1].seconds
     unit, size = next((name, size) for name, size in _UNITS if total >= 2 * size or size == 1)
     costs = {one.number: one.seconds / size if total else float(one.trials) for one in standings}

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
-from boom_ray.bags.stage import rule_of
 from boom_ray.config import RunConfig, SweepConfig
-from boom_ray.hashing import digest
+from boom_ray.flows.outlook import full_run, member_parts, total
 from boom_ray.store import Store
 from boom_ray.sweeps.points import trial_config
 from boom_ray.sweeps.reach import reachable
 from boom_ray.training.job import KIND
-
-
-@dataclass(frozen=True)
-class Share:
-    """One distinct member that a sweep may train.
-
-    Attributes:
-        key: what tells it from others, as far as the configuration says.
-        share: of all examples, times passes over them; 1 is one pass over everything.
-    """
-
-    key: str
-    share: float
-
-
-def shares(config: RunConfig) -> list[Share]:
-    """The members of a configuration, without the baseline."""
-    found = []
-    ratios = {bag.name: bag.ratio or 0.0 for bag in config.bags.resolved()}
-    for bag in config.bags.resolved():
-        rule = rule_of(bag, config.bags, config.seed)
-        ratio = 1 - ratios[bag.complement_of] if bag.complement_of else ratios[bag.name]
-        decides = [repr(rule), config.bags.mixture.identity(), config.training.identity(), config.seed]
-        found.append(Share(digest(decides), ratio * config.training.epochs))
-    return found
 
 
 def plan_lines(config: SweepConfig, store: Store) -> list[str]:
@@ -47,10 +22,10 @@ def plan_lines(config: SweepConfig, store: Store) -> list[str]:
     sizes = ", ".join("whole" if size is None else f"{size}" for size in sweep.rungs)
     lines.append(f"tasks        {len(config.evaluation.selection)} selection tasks; sizes: {sizes}")
     if reached is None:
-        per_trial = shares(trial_config(config, {}))
+        per_trial = member_parts(trial_config(config, {}))
         lines.append(
             f"members      a training parameter is continuous, so every trial trains its own: {len(per_trial)} members "
-            f"and {sum(one.share for one in per_trial):.2f} full runs as configured, up to {sweep.trials} times that"
+            f"and {total(per_trial):.2f} full runs as configured, up to {sweep.trials} times that"
         )
     else:
         lines += _members([trial_config(config, point) for point in reached], config, store)
@@ -59,9 +34,9 @@ def plan_lines(config: SweepConfig, store: Store) -> list[str]:
 
 
 def _members(configs: Sequence[RunConfig], config: SweepConfig, store: Store) -> Iterator[str]:
-    distinct = {one.key: one for own in configs for one in shares(own)}
-    naive = sum(one.share for own in configs for one in shares(own))
-    cost = sum(one.share for one in distinct.values())
+    every = [part for own in configs for part in member_parts(own)]
+    distinct = {part.key: part for part in every}
+    naive, cost = total(every), total(distinct.values())
     yield (
         f"members      at most {len(distinct)} distinct ones for {len(configs)} sets of members; what the store has is "
         f"not trained again"
@@ -74,34 +49,36 @@ def _members(configs: Sequence[RunConfig], config: SweepConfig, store: Store) ->
 
 
 def _hours(config: SweepConfig, store: Store, cost: float) -> str:
-    """Hours by what members of the same model took on this corpus; the store's members say so."""
-    resources = config.training.resources
+    """Hours by what members of the same form and batches took on these datasets; the store's members say so."""
     names = {dataset.name for dataset in config.corpus.datasets}
-    totals = [
-        sum(int(facts["rows"]) for facts in corpus.figures["datasets"].values())
+    corpora = {
+        corpus.fingerprint: {name: int(facts["rows"]) for name, facts in corpus.figures["datasets"].items()}
         for _, key in store.finished("corpus")
         if (corpus := store.get("corpus", key)) is not None and set(corpus.figures["datasets"]) == names
-    ]
-    speeds = [
-        member.figures["examples"] / member.figures["seconds"]
+    }
+    alike = [
+        member
         for _, key in store.finished(KIND)
-        if (member := store.get(KIND, key)) is not None and _is_alike(member.spec, config)
+        if (member := store.get(KIND, key)) is not None and member.inputs["corpus"] in corpora
+        if _is_alike(member.spec, config)
     ]
-    if not totals or not speeds:
-        return "hours        not known: the store has no member of this model and batch size on these datasets yet"
-    workers = resources.least_workers
+    if not alike:
+        return "hours        not known: the store has no member of this form and batch size on these datasets yet"
+    resources = config.training.resources
     what, each = ("GPU", resources.gpus_per_worker) if resources.gpus_per_worker else ("CPU", resources.cpus_per_worker)
-    speed = sorted(speeds)[len(speeds) // 2]
-    hours = cost * totals[-1] / speed / 3600
+    examples = full_run(config, corpora[alike[-1].inputs["corpus"]])
+    speed = median(member.figures["examples"] / member.figures["seconds"] for member in alike)
+    hours = cost * examples / speed / 3600 * resources.least_workers * each
     return (
-        f"hours        {hours * workers * each:.2f} {what}-hours: {cost:.2f} x {totals[-1]:,} examples at "
-        f"{speed:.1f} examples/s and member, the median of {len(speeds)} in the store"
+        f"hours        {hours:.2f} {what}-hours: {cost:.2f} x {examples:,} examples at {speed:.1f} examples/s and "
+        f"member, the median of {len(alike)} in the store"
     )
 
 
-def _is_alike(spec: dict[str, object], config: SweepConfig) -> bool:
-    """Whether a stored member tells how fast these will be."""
-    training = spec["training"]
-    assert isinstance(training, dict)
-    own = config.training.identity()
-    return all(training.get(name) == own[name] for name in ("batch_size", "negatives", "precision"))
+def _is_alike(spec: dict[str, Any], config: SweepConfig) -> bool:
+    """Whether a stored member tells how fast these will be; which base it has, only its weights would say."""
+    training, own = spec["training"], config.training.identity()
+    model = config.model.identity()
+    return all(training[name] == own[name] for name in ("batch_size", "negatives", "precision")) and all(
+        model[name] == value for name, value in spec["model"].items()
+    )

@@ -17,7 +17,6 @@ from boom_ray.sweeps.trials import Trial
 from boom_ray.training.job import KIND, MemberJob
 
 SEARCH = "search"
-HOW_LONG = ("trials", "hours", "patience")  # when a search ends, not which one it is
 
 
 def search_key(config: SweepConfig) -> str:

@@ -7,7 +7,7 @@ comparison of the evaluation stage, so that a user sees whether anything beyond 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean
 
 from boom_ray.config import MergeConfig, RunConfig, SweepConfig
@@ -16,10 +16,10 @@ from boom_ray.evaluation.results import task_scores
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.flows.members import Foundation, Planned
-from boom_ray.flows.preparing import Prepared, check_scores, merged_ref, model_ref
+from boom_ray.flows.preparing import Prepared, artifact_ref, check_scores
 from boom_ray.flows.sweep_scoring import TrialScorer
 from boom_ray.flows.workspace import Workspace
-from boom_ray.merging.run import MODEL, merge
+from boom_ray.merging.run import merge
 from boom_ray.store import Artifact
 from boom_ray.sweeps.outcome import chosen
 from boom_ray.sweeps.points import trial_config
@@ -74,15 +74,15 @@ def find(
     scorer.arena.release()
     merged = merge(space.store, ready.inputs, ready.config, space)
     equal = merge(space.store, ready.inputs, equal_weights(ready.config), space)
-    refs = {name: _ref(space, name, member, own) for name, member in members.items()}
-    merges = [_merged(space, CHOSEN, merged, own)]
+    refs = {name: artifact_ref(space, name, member, own.model) for name, member in members.items()}
+    merges = [artifact_ref(space, CHOSEN, merged, own.model)]
     if equal.fingerprint != merged.fingerprint:
-        merges.append(_merged(space, EQUAL, equal, own))
+        merges.append(artifact_ref(space, EQUAL, equal, own.model))
     selection = _selection(space, foundation, [*merges, *refs.values()])
     merging = [bag.name for bag in own.bags.resolved()]
     best = max(merging, key=lambda name: mean(selection[name].values()))
     wanted = dict.fromkeys([best, *([planned.everything] if planned.everything else [])])
-    models = [_ref(space, "base", foundation.base, own), *merges, *(refs[name] for name in wanted)]
+    models = [artifact_ref(space, "base", foundation.base, own.model), *merges, *(refs[name] for name in wanted)]
     evaluation = evaluate(space.store, models, foundation.evaluation, space)
     check_scores(evaluation)
     return Findings(
@@ -131,12 +131,3 @@ def _selection(space: Workspace, foundation: Foundation, models: Sequence[ModelR
     for score in evaluation.scores:
         found[score.model][score.task] = score.value
     return found
-
-
-def _merged(space: Workspace, name: str, merged: Artifact, config: RunConfig) -> ModelRef:
-    return model_ref(space, merged_ref(name, merged), config.model)
-
-
-def _ref(space: Workspace, name: str, artifact: Artifact, config: RunConfig) -> ModelRef:
-    found = ModelRef.of(name, artifact.local() / MODEL, config.model)
-    return replace(found, path=artifact.place(MODEL))

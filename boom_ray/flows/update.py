@@ -77,7 +77,7 @@ def _stages(space: Workspace, plan: UpdatePlan, recorder: UpdateRecorder) -> Upd
     recorder.merge(merged, ready)
     lineage = keep(space.store, next_lineage(plan, material, bags, members[UPDATE], merged))
     tasks = material.foundation.evaluation
-    evaluation = evaluate(space.store, models(plan, material, members, merged), tasks, space)
+    evaluation = evaluate(space.store, models(space, plan, material, members, merged), tasks, space)
     return UpdateResult(plan, material, bags, members, ready, merged, evaluation, lineage)
 
 

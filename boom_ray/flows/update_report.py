@@ -64,8 +64,8 @@ def _row(scores: Mapping[str, float | None]) -> Row:
     for other in (BEFORE, FULL):
         if other in scores:
             first, second = scores[other], scores.get(AFTER)
-            known = first is not None and second is not None
-            found[f"{AFTER} - {other}"] = _percent(second - first) if known else None  # type: ignore[operator]
+            gain = None if first is None or second is None else second - first
+            found[f"{AFTER} - {other}"] = _percent(gain)
     return found
 
 

@@ -19,8 +19,8 @@ from boom_ray.evaluation.hub_data import warn_of_data
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.flows.inputs import BaseSource, with_embedded
 from boom_ray.flows.lineage import Ancestor, Layer, Lineage
-from boom_ray.flows.members import Foundation, Planned, _check_negatives, _say_untrained
-from boom_ray.flows.preparing import Ground, Prepared, prepare
+from boom_ray.flows.members import Foundation, Planned, check_negatives, member_job, say_untrained
+from boom_ray.flows.preparing import Ground, Prepared, artifact_ref, prepare
 from boom_ray.flows.update_plan import UpdatePlan, artifact_of
 from boom_ray.flows.update_prompts import extended, with_prompts
 from boom_ray.flows.workspace import Workspace
@@ -31,10 +31,8 @@ from boom_ray.merging.reading.checkpoint import open_checkpoint
 from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.merging.run import MODEL
 from boom_ray.model.folder import max_sequence_length, prompts_digest, stored_prompts
-from boom_ray.model.losses.policy import policy_of
 from boom_ray.model.tokenizer import load_tokenizer, tokenizer_json
 from boom_ray.store import Artifact
-from boom_ray.training.job import MemberJob
 from boom_ray.training.members import members_at_once
 
 UPDATE = "update"
@@ -98,7 +96,7 @@ def gather(space: Workspace, plan: UpdatePlan) -> Material:
     held_out = evaluation_texts(resolved.evaluation) if corpus.decontaminate else {}
     near = near_texts(resolved.evaluation) if corpus.near_duplicates else None
     fresh = ingest(store, corpus, TokenizerSpec(source.tokenizer_json, run.model), held_out, space, near)
-    _check_negatives(resolved.model_copy(update={"corpus": corpus}), fresh)
+    check_negatives(resolved.model_copy(update={"corpus": corpus}), fresh)
     old = artifact_of(store, "corpus", before.corpus)
     foundation = Foundation(resolved, source, base, union(store, [old, fresh]))
     prompts = extended(stored_prompts(merged.local() / MODEL), run.model, plan.config.corpus.datasets)
@@ -143,8 +141,11 @@ def draw(space: Workspace, plan: UpdatePlan, material: Material) -> Bags:
     wanted = {UPDATE: {**cores, plan.config.name: new}} | ({FULL: whole} if plan.config.full_retraining else {})
     unions = [_union(plan, material, name, bags) for name, bags in wanted.items()]
     bags = dict(zip(wanted, make_unions(store, unions, space), strict=True))
-    _say_untrained(bags)
-    members = {name: _member(plan, material, name, bag) for name, bag in bags.items()}
+    say_untrained(bags)
+    foundation = material.foundation
+    members = {
+        name: member_job(run, foundation, foundation.base, name, bag, material.prompts) for name, bag in bags.items()
+    }
     return Bags(cores, new, core, whole, Planned(bags, members, FULL if FULL in bags else None))
 
 
@@ -162,26 +163,6 @@ def _union(plan: UpdatePlan, material: Material, name: str, bags: dict[str, Arti
     return UnionJob(f"bag of {name}", bags, held, seed, training.batch_size, training.epochs)
 
 
-def _member(plan: UpdatePlan, material: Material, name: str, bag: Artifact) -> MemberJob:
-    run, foundation = plan.run, material.foundation
-    return MemberJob(
-        name=name,
-        bag=bag.fingerprint,
-        bag_key=bag.key,
-        parts=foundation.corpus.figures["parts"],
-        policies={one.name: policy_of(one, run.training.temperature) for one in run.corpus.datasets},
-        corpus=foundation.corpus.fingerprint,
-        base=foundation.base.fingerprint,
-        base_place=foundation.base.place(MODEL),
-        model=run.model,
-        training=run.training,
-        seed=run.seed,
-        prompts=material.prompts,
-        max_tokens=foundation.source.max_tokens,
-        longest=foundation.source.longest,
-    )
-
-
 def ready_to_merge(space: Workspace, plan: UpdatePlan, material: Material, update: Artifact) -> Prepared:
     """The models that are merged, all with the prompts of the result, and what their method looks at.
 
@@ -196,14 +177,13 @@ def ready_to_merge(space: Workspace, plan: UpdatePlan, material: Material, updat
     return prepare(space, MergeInputs(members, foundation.base_ref), config, ground)
 
 
-def models(plan: UpdatePlan, material: Material, members: dict[str, Artifact], merged: Artifact) -> list[ModelRef]:
+def models(
+    space: Workspace, plan: UpdatePlan, material: Material, members: dict[str, Artifact], merged: Artifact
+) -> list[ModelRef]:
     """What is evaluated, read as the run's own models are."""
     found = {"before": material.before, UPDATE: members[UPDATE], "after": merged}
     found |= {name: member for name, member in members.items() if name == FULL}
-    return [
-        replace(ModelRef.of(name, one.local() / MODEL, plan.run.model), path=one.place(MODEL))
-        for name, one in found.items()
-    ]
+    return [artifact_ref(space, name, one, plan.run.model) for name, one in found.items()]
 
 
 def next_lineage(plan: UpdatePlan, material: Material, bags: Bags, update: Artifact, merged: Artifact) -> Lineage:

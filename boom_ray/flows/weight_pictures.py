@@ -18,7 +18,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from boom_ray.flows.comparison_pictures import EVEN
-from boom_ray.flows.pictures import COLOURS, _canvas
+from boom_ray.flows.pictures import COLOURS, canvas
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NEUTRAL = "#555555"
@@ -76,7 +76,7 @@ def score_over_weights(trials: WeightedTrials) -> Figure:
 
 def score_over_weight(trials: WeightedTrials) -> Figure:
     """Score of two members over the weight of the first, by method."""
-    figure, axes = _canvas(8.0, 5.0)
+    figure, axes = canvas(8.0, 5.0)
     weights = trials.weights[:, 0]
     axes.axvline(0.5, color=NEUTRAL, linewidth=1.0, linestyle=":", label="equal weights")
     for place, (method, rows) in enumerate(trials.by_method.items()):
@@ -98,7 +98,7 @@ def score_over_weight(trials: WeightedTrials) -> Figure:
 
 def score_in_triangle(trials: WeightedTrials) -> Figure:
     """Score of three members by colour, at the place of their weights in a triangle."""
-    figure, axes = _canvas(8.0, 6.8)
+    figure, axes = canvas(8.0, 6.8)
     _triangle(axes, trials.members)
     norm, extend = _scale(trials.scores)
     places = trials.weights @ CORNERS
@@ -121,7 +121,7 @@ def score_in_triangle(trials: WeightedTrials) -> Figure:
 def score_on_axes(trials: WeightedTrials) -> Figure:
     """Score of four members or more by the colour of a line across their weights, best lines above."""
     count = len(trials.members)
-    figure, axes = _canvas(max(8.0, 3.0 + 0.8 * count), 5.0)
+    figure, axes = canvas(max(8.0, 3.0 + 0.8 * count), 5.0)
     norm, extend = _scale(trials.scores)
     order = np.argsort(trials.scores, kind="stable")
     lines = [np.column_stack([np.arange(count), trials.weights[row]]) for row in order]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from boom_ray.config.study import Where
-from boom_ray.evaluation.compare import _over_tasks, compare
+from boom_ray.evaluation.compare import compare, verdict_over_tasks
 from boom_ray.evaluation.comparison import Aggregate, Comparison, Verdict
 from boom_ray.evaluation.scores import GROUPS
 from boom_ray.evaluation.significance import SPREAD, Interval, Vector, sign_flip, wilcoxon
@@ -80,7 +80,7 @@ class Contrast:
         ranked = wilcoxon(values)
         permuted = sign_flip([values], RESAMPLES, stream_key(0, "study", "tasks", self.where))
         shifted = one.interval and (one.interval[0] + margin, one.interval[1] + margin)
-        verdict = _over_tasks(float(values.mean()), shifted, max(ranked, permuted), 1 - LEVEL)
+        verdict = verdict_over_tasks(float(values.mean()), shifted, max(ranked, permuted), 1 - LEVEL)
         return TaskTests(one.interval, ranked, permuted, verdict)
 
 

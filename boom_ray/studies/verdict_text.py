@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boom_ray.evaluation.comparison_text import _p
+from boom_ray.evaluation.comparison_text import p_text
 from boom_ray.evaluation.significance import Interval
 from boom_ray.studies.estimates import LEVEL, WHERES, count_text
 from boom_ray.studies.verdicts import MATTERS, Part, Status, Verdict
@@ -52,7 +52,7 @@ def part_text(part: Part) -> str:
         if interval
     ]
     if len(one.tasks) > 1:
-        numbers.append(f"Wilcoxon {_p(tests.wilcoxon)}, sign-flip {_p(tests.permutation)}")
+        numbers.append(f"Wilcoxon {p_text(tests.wilcoxon)}, sign-flip {p_text(tests.permutation)}")
     counts = one.aggregate
     numbers.append(f"single tasks {counts.wins} better, {counts.ties} even, {counts.losses} worse")
     return f"{found} ({'; '.join(numbers)})."

@@ -16,7 +16,7 @@ from boom_ray.errors import BoomError, MergeError
 from boom_ray.evaluation.crew import OFFLINE, actor_count, wait_for_room
 from boom_ray.events import Event, Report, silent
 from boom_ray.store import Store
-from boom_ray.sweeps.job import KIND, Identity, TrialJob, identify
+from boom_ray.sweeps.job import KIND, Identity, TaskSpecs, TrialJob, identify
 from boom_ray.sweeps.turns import Turns
 
 STAGE = "trials"
@@ -106,6 +106,7 @@ class Arena:
     def __init__(self, store: Store, evaluation: EvaluationConfig, model: ModelConfig) -> None:
         """Start nothing."""
         self.store, self.evaluation, self.model = store, evaluation, model
+        self._specs = TaskSpecs(evaluation)
         self._actors: list[Any] = []
         self._held: list[frozenset[str]] = []
 
@@ -130,7 +131,7 @@ class Arena:
         wanted: dict[str, Wanted] = {}
         for place, job in enumerate(jobs):
             try:
-                identity = identify(self.store, job, self.evaluation, self.model)
+                identity = identify(self.store, job, self._specs, self.model)
             except MergeError as error:  # the recipe does not fit; the others may
                 found[place] = Outcome(job, error=str(error))
                 continue

@@ -37,6 +37,12 @@ def check_space(config: SweepConfig) -> None:
                     _try(config, point, _unusable(key, value))
 
 
+def example(config: SweepConfig) -> RunConfig:
+    """A run of the space, one with weights if they are searched: for what takes a model's tensors to check."""
+    given = next(_conditions(config, WEIGHTS)) if WEIGHTS in config.sweep.space else {}
+    return trial_config(config, _complete(config, given))
+
+
 def _check_key(key: str) -> None:
     field = field_of(key)
     extra = field.json_schema_extra if field else None

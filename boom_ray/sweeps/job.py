@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boom_ray.config import EvaluationConfig, MergeConfig, ModelConfig, TaskConfig
-from boom_ray.evaluation.benchmarks import score_spec
+from boom_ray.evaluation.benchmarks import task_spec, with_prompts
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.merging.job import MergeInputs
 from boom_ray.merging.recipe import Recipe, resolve
@@ -68,13 +68,32 @@ class Identity:
         return frozenset([*self.inputs["members"], *([base] if base else [])])
 
 
-def identify(store: Store, job: TrialJob, evaluation: EvaluationConfig, model: ModelConfig) -> Identity:
-    """Resolve the recipe, and hash the files of the tasks and what the first member has beside its weights.
+class TaskSpecs:
+    """What determines the scores of tasks; the files of each are hashed once, for they stay as they are in a search.
+
+    Args:
+        evaluation: seed and precision.
+    """
+
+    def __init__(self, evaluation: EvaluationConfig) -> None:
+        """Nothing is hashed."""
+        self._evaluation = evaluation
+        self._known: dict[TaskConfig, dict[str, Any]] = {}
+
+    def of(self, task: TaskConfig, reader: ModelRef) -> dict[str, Any]:
+        """See `boom_ray.evaluation.benchmarks.score_spec`."""
+        if task not in self._known:
+            self._known[task] = task_spec(task, self._evaluation)
+        return with_prompts(self._known[task], reader, task)
+
+
+def identify(store: Store, job: TrialJob, specs: TaskSpecs, model: ModelConfig) -> Identity:
+    """Resolve the recipe, and hash what the first member has beside its weights.
 
     Args:
         store: where members may be.
         job: the trial.
-        evaluation: seed and precision.
+        specs: of the tasks.
         model: templates.
 
     Raises:
@@ -88,7 +107,7 @@ def identify(store: Store, job: TrialJob, evaluation: EvaluationConfig, model: M
     first = inputs.members[0]
     digest = prompts_digest(store.resolve(first.path))
     reader = ModelRef(MERGED, first.path, "", digest, model.query_template, model.passage_template)
-    tasks = {task.name: score_spec(reader, task, evaluation) for task in job.tasks}
+    tasks = {task.name: specs.of(task, reader) for task in job.tasks}
     spec = recipe.spec()
     del spec["shard_bytes"]  # nothing is saved
     made_from = {

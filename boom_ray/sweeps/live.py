@@ -25,7 +25,7 @@ from boom_ray.evaluation.local_tasks import load_task
 from boom_ray.hashing import digest
 from boom_ray.merging.job import MergeJob
 from boom_ray.store import Artifact, Draft, Store
-from boom_ray.sweeps.job import KIND, VERSION, Identity, TrialJob, identify
+from boom_ray.sweeps.job import KIND, VERSION, Identity, TaskSpecs, TrialJob, identify
 from boom_ray.sweeps.members import MemberSets
 from boom_ray.training.memory import machine_bytes
 
@@ -61,6 +61,7 @@ class LiveEvaluator:
     ) -> None:
         """Nothing is loaded before the first trial."""
         self.store, self.evaluation, self.model = store, evaluation, model
+        self._specs = TaskSpecs(evaluation)
         self._evaluator = Evaluator(store, evaluation)
         self._tasks = LoadedTasks(evaluation.seed)
         self._room = own_room(evaluation) if room is None else room
@@ -86,7 +87,7 @@ class LiveEvaluator:
             EvaluationError: a task's data is missing.
             ModelError: the first member cannot be loaded.
         """
-        identity = identify(self.store, job, self.evaluation, self.model)
+        identity = identify(self.store, job, self._specs, self.model)
 
         def build(draft: Draft) -> None:
             draft.figures = self._figures(job, identity)

@@ -46,7 +46,7 @@ class Course:
     deaths: int = 0
 
 
-class OrderedSearcher(Searcher):  # type: ignore[misc]
+class OrderedSearcher(Searcher):  # type: ignore[misc]  # Ray Tune is untyped here
     """Suggests in batches and passes results on in the order of suggestion.
 
     A trial whose process died without being refused is suggested again as it was: that is no fault of its point.

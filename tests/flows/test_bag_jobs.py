@@ -12,7 +12,7 @@ from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.schedules import Schedule, StageRule
 from boom_ray.bags.stage import CORE
 from boom_ray.config import RunConfig
-from boom_ray.flows.members import BASELINE, _say_untrained, bag_jobs, is_baseline, is_everything
+from boom_ray.flows.members import BASELINE, bag_jobs, is_baseline, is_everything, say_untrained
 
 CORPUS: Any = SimpleNamespace(fingerprint="f", figures={"parts": {}})
 DATASETS = [
@@ -77,7 +77,7 @@ def test_data_that_is_not_trained_on_is_named(caplog):
         CORE: bag({"a": 3}, {"a": 3}),
     }
     with caplog.at_level(logging.WARNING):
-        _say_untrained(bags)
+        say_untrained(bags)
     assert [record.getMessage() for record in caplog.records] == [
         "Bag plain holds 5 examples of dataset b, fewer than training.batch_size=8: none is trained on.",
         "Bag staged holds 30 examples of dataset c, and bags.schedule none of them: none is trained on.",

@@ -13,7 +13,8 @@ from boom_ray.bags.sampling import BagRule
 from boom_ray.config import RunConfig, load_config
 from boom_ray.errors import ConfigError, DataError, EvaluationError, MergeError, ModelError, TrackingError
 from boom_ray.flows.members import is_everything
-from boom_ray.flows.run import _as_planned, run
+from boom_ray.flows.preparing import as_planned
+from boom_ray.flows.run import run
 from tests.tiny_job import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -143,7 +144,7 @@ def test_a_rule_for_a_tensor_of_the_members_is_no_fault(job):
 
 def test_sizes_are_known_in_proportion_before_training(job):
     bags = "bags.members=[{name: a, ratio: 0.25}, {name: b, complement_of: a}]"
-    planned = _as_planned(load_config(RunConfig, job / "job.yaml", [bags]))
+    planned = as_planned(load_config(RunConfig, job / "job.yaml", [bags]))
     assert [(ref.name, ref.examples) for ref in planned] == [("a", 250_000), ("b", 750_000)]
 
 

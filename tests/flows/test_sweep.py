@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from boom_ray.config import RunConfig, SweepConfig, load_config
-from boom_ray.errors import ConfigError
+from boom_ray.errors import ConfigError, MergeError
 from boom_ray.flows import sweep_scoring
 from boom_ray.flows.run import run
 from boom_ray.flows.sweep import sweep
@@ -119,6 +119,15 @@ def test_resume_needs_an_earlier_part(done):
     path = write_sweep(done)
     with pytest.raises(ConfigError, match="nothing to resume"):
         sweep(load_config(SweepConfig, path, ["sweep.seed=77", "resume=true"]))
+
+
+def test_a_group_of_layers_that_the_model_lacks_is_said_before_data_is_read(done):
+    before = artifacts(done, "corpus")
+    space = SPACE | {"merge.weights": {"simplex": {"layers": ["decoder.*"]}}}
+    path = write_sweep(done, space=space)
+    with pytest.raises(MergeError, match="no tensor is named like 'decoder"):
+        sweep(load_config(SweepConfig, path, ["corpus.max_negatives=3"]))
+    assert artifacts(done, "corpus") == before
 
 
 def test_the_plan_counts_distinct_members(done):

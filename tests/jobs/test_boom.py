@@ -5,35 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
 from boom_ray.config import RunConfig, load_config
 from boom_ray.flows.run import run
 from boom_ray.store import Store
+from tests.jobs.processes import start
 from tests.tiny_job import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
-ROOT = Path(__file__).parents[2]
 
 
-def start(config: Path, *overrides: str) -> subprocess.Popen[str]:
-    """The job as a process of its own, with its own Ray."""
-    return subprocess.Popen(
-        [sys.executable, "jobs/boom.py", str(config), *overrides],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for_checkpoint(folder: Path, process: Popen[str], seconds: float = 120) -> None:
     """Wait until a member in training has left a checkpoint that Ray has taken note of."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -62,11 +49,11 @@ def job(tmp_path) -> Path:
 def test_a_killed_driver_and_an_interrupt_end_with_the_bytes_of_an_undisturbed_run(job, ray_cluster):
     """kill -9 first, then Ctrl-C, then to the end; the members equal those of a calm run elsewhere."""
     folder = job.parent
-    killed = start(job)
+    killed = start("boom.py", job)
     wait_for_checkpoint(folder, killed)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait(30)
-    interrupted = start(job)
+    interrupted = start("boom.py", job)
     time.sleep(1)
     wait_for_checkpoint(folder, interrupted)
     time.sleep(8)  # let it load models and continue before it is interrupted
@@ -74,7 +61,7 @@ def test_a_killed_driver_and_an_interrupt_end_with_the_bytes_of_an_undisturbed_r
     output = interrupted.communicate(timeout=60)[0]
     assert interrupted.returncode == 130, output
     assert "Run the same command again to continue." in output
-    final = start(job)
+    final = start("boom.py", job)
     output = final.communicate(timeout=240)[0]
     assert final.returncode == 0, output
     assert any(figures["resumed_at"] > 0 for figures in member_figures(folder))

@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.flows.test_sweep import write_sweep
+from tests.jobs.processes import start
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
-ROOT = Path(__file__).parents[2]
-
-
-def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The job as a process of its own, with its own Ray."""
-    return subprocess.Popen(
-        [sys.executable, "jobs/sweep.py", str(config), *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def manifests(folder: Path, kind: str) -> dict[str, int]:
@@ -37,7 +23,7 @@ def manifests(folder: Path, kind: str) -> dict[str, int]:
 
 def test_a_killed_driver_goes_on_without_losing_or_repeating_a_trial(tmp_path):
     job = write_sweep(tmp_path, trials=8, batch=2)
-    killed = start(job)
+    killed = start("sweep.py", job)
     deadline = time.monotonic() + 240
     while len(manifests(tmp_path, "trial")) < 3:
         assert killed.poll() is None, killed.stdout.read() if killed.stdout else ""
@@ -46,7 +32,7 @@ def test_a_killed_driver_goes_on_without_losing_or_repeating_a_trial(tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait(30)
     trials, members = manifests(tmp_path, "trial"), manifests(tmp_path, "member")
-    final = start(job, "--resume")
+    final = start("sweep.py", job, "--resume")
     output = final.communicate(timeout=300)[0]
     assert final.returncode == 0, output
     later = manifests(tmp_path, "trial")
