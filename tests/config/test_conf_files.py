@@ -11,7 +11,7 @@ import pytest
 import ray
 import yaml
 
-from boom_ray.config import EvaluateJobConfig, RunConfig, SweepConfig, load_config
+from boom_ray.config import EvaluateJobConfig, RunConfig, SweepConfig, UpdateConfig, load_config
 from boom_ray.errors import ConfigError
 from boom_ray.sweeps.check import check_space
 from boom_ray.sweeps.reach import points, reachable
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 RUNS = sorted(CONF.glob("*.yaml"))
 SWEEPS = sorted((CONF / "sweeps").glob("*.yaml"))
+UPDATES = sorted((CONF / "updates").glob("*.yaml"))
 EVALUATIONS = sorted((CONF / "evaluate").glob("*.yaml"))
 PARTS = sorted([*(CONF / "corpora").glob("*.yaml"), *(CONF / "benchmarks").glob("*.yaml")])
 NAMES = {"boom_qwen3_0.6b.yaml", "boom_qwen3_4b_lora.yaml", "local_jsonl.yaml"}
@@ -76,6 +77,15 @@ def test_the_quickstart_sweep_chooses_by_the_embedded_sets_that_nothing_else_use
     assert config.evaluation.tasks == run.evaluation.tasks
     assert reachable(config) == [{"bags": name} for name in ("80-100", "60-60-60", "50-and-rest")]
     assert {path.name for path in SWEEPS} >= {"quickstart.yaml", "grid.yaml", "pareto.yaml", "learned.yaml"}
+
+
+@pytest.mark.parametrize("path", UPDATES, ids=lambda path: path.name)
+def test_every_update_and_its_run_load(path: Path) -> None:
+    if path.stem.endswith("_run"):
+        assert load_config(RunConfig, path).bags.core_ratio == 0.4
+    else:
+        name = load_config(UpdateConfig, path).current
+        assert name in {read(other)["name"] for other in UPDATES}, "the comment's commands lead from file to file"
 
 
 @pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.name)
