@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.schedules import Schedule, schedule_of
-from boom_ray.bags.stage import CORE, BagJob, core_rule, make_bags, rule_of
+from boom_ray.bags.stage import BAG, CORE, BagJob, core_rule, make_bags, rule_of
 from boom_ray.config import EvaluationConfig, RunConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
 from boom_ray.errors import ConfigError, DataError
@@ -139,6 +139,12 @@ def plan_members(
     plans = [_plan(space, foundation, config, jobs, by_key) for config, jobs in zip(configs, wanted, strict=True)]
     shown = {job.key: job for job in _distinct(all_jobs(plans))}
     return [replace(plan, jobs={name: shown[job.key] for name, job in plan.jobs.items()}) for plan in plans]
+
+
+def are_drawn(store: Store, foundation: Foundation, configs: Sequence[RunConfig], core: bool = False) -> bool:
+    """Whether the store has all bags that `plan_members` would draw."""
+    jobs = [job for config in configs for job in bag_jobs(config, foundation.corpus, core)]
+    return all(store.get(BAG, job.key) is not None for job in jobs)
 
 
 def _plan(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from boom_ray.config import RunConfig, SweepConfig, TaskConfig
 from boom_ray.errors import BoomError, TrainingError
 from boom_ray.evaluation.proxies import proxy_of
-from boom_ray.flows.members import Foundation, Planned, all_jobs, plan_members, train
+from boom_ray.flows.members import Foundation, Planned, all_jobs, are_drawn, plan_members, train
 from boom_ray.flows.preparing import SEARCHED, Ground, Prepared, gathered, prepare
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
@@ -115,7 +115,7 @@ class TrialScorer:
         Raises:
             TrainingError: one could not be trained.
         """
-        (planned,) = plan_members(self.space, self.foundation, [config], core=True)
+        (planned,) = self._planned([config], core=True)
         missing = [job for job in planned.jobs.values() if self._stored(job) is None]
         if missing:
             self.arena.release()
@@ -156,7 +156,7 @@ class TrialScorer:
         """Bags and member jobs of each; where one cannot be drawn, its trials fail and the others go on."""
         configs = {key: config.model_copy(update={"baseline": False}) for key, config in fresh.items()}
         try:
-            plans = plan_members(self.space, self.foundation, list(configs.values()))
+            plans = self._planned(list(configs.values()))
             return dict(zip(configs, plans, strict=True))
         except BoomError as error:
             if len(configs) == 1:
@@ -166,6 +166,12 @@ class TrialScorer:
         for key, config in configs.items():
             found |= self._plans({key: config})
         return found
+
+    def _planned(self, configs: Sequence[RunConfig], core: bool = False) -> list[Planned]:
+        """Bags and jobs; actors make room for tasks that draw bags, which would wait for it for ever."""
+        if not are_drawn(self.space.store, self.foundation, configs, core):
+            self.arena.release()
+        return plan_members(self.space, self.foundation, configs, core)
 
     def _stored(self, job: MemberJob) -> Artifact | None:
         return self.space.store.get(KIND, job.key)

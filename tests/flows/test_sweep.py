@@ -33,6 +33,7 @@ def write_sweep(folder: Path, **changes: object) -> Path:
     path = write_job(folder, tracking={"log_model": False})
     config = yaml.safe_load(path.read_text())
     task = write_task(folder / "tasks" / "dev", "sts")
+    config["evaluation"]["cpus_per_actor"] = 2  # trials' actors take all of the cluster: others must be let in
     config["evaluation"]["selection"] = [task.model_dump(mode="json")]
     config["sweep"] = {"space": SPACE, "trials": 6, "batch": 3, "searcher": "tpe", **changes}
     path.write_text(yaml.safe_dump(config))

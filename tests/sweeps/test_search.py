@@ -134,7 +134,7 @@ def _refuse(asks):
 
 @pytest.mark.parametrize(("scorer", "kind"), [(_refuse, ValueError), (_interrupt, KeyboardInterrupt)])
 def test_what_the_scorer_raises_ends_the_search(ray_cluster, scorer, kind):
-    """Ctrl-C, and SIGTERM that `boom_ray.runtime` turns into the same, interrupt the scorer; nothing is left running."""
+    """Ctrl-C, which `boom_ray.runtime` makes of SIGTERM too, interrupts the scorer; nothing is left running."""
     handler = signal.getsignal(signal.SIGINT)
     before = set(Path(tempfile.gettempdir()).glob("boom_ray_sweep_*"))
     with pytest.raises(kind):
