@@ -21,6 +21,7 @@ from boom_ray.evaluation.embedder import blocks, make_embedder
 from boom_ray.evaluation.routed import check_model
 from boom_ray.evaluation.scores import Manner, ModelRef
 from boom_ray.evaluation.sharing import Sharer
+from boom_ray.model.products import FastProducts
 
 MEMO_BYTES = 1 << 30
 
@@ -107,7 +108,8 @@ class Encoder(SentenceTransformerEncoderWrapper):  # type: ignore[misc]  # mteb 
         Raises:
             EvaluationError: an embedding holds NaN or infinity.
         """
-        vectors = self.embedder.embed(texts, manner)
+        with FastProducts():
+            vectors = self.embedder.embed(texts, manner)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             bad = texts[int(np.argmin(finite))]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from boom_ray.artifacts.plan import BAG
 from boom_ray.bags.sampling import BagRule
 from boom_ray.bags.schedules import Schedule, schedule_of
-from boom_ray.bags.stage import BAG, CORE, BagJob, core_rule, make_bags, rule_of
+from boom_ray.bags.stage import CORE, BagJob, core_rule, make_bags, rule_of
 from boom_ray.config import EvaluationConfig, RunConfig
 from boom_ray.corpus.ingest import TokenizerSpec, ingest
 from boom_ray.errors import ConfigError, DataError
