@@ -48,9 +48,11 @@ def sweep_figures(trials: Sequence[Trial], config: SweepConfig, marked: Marked) 
     Args:
         trials: in any order.
         config: whose space and objectives they are of.
-        marked: models to compare with, e.g. equal weights, best member and baseline; an objective may be missing.
+        marked: models to compare with, e.g. equal weights, best member and baseline, by their scores on whole tasks; an
+            objective may be missing. Left out where trials end on smaller tasks, whose scores are not comparable.
     """
     figures: dict[str, Figure] = {}
+    marked = marked if config.sweep.rungs[-1] is None else {}
     several = len(config.sweep.objectives) > 1
     done = finished(trials)
     for objective in config.sweep.objectives:

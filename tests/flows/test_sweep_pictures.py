@@ -55,6 +55,13 @@ def test_a_sweep_of_weights_has_its_pictures():
     assert {name: png(figure) for name, figure in figures.items()} == {name: png(one) for name, one in again.items()}
 
 
+def test_scores_of_whole_tasks_are_not_shown_beside_those_of_smaller_ones():
+    trials, marked = on_a_line((0.1, 0.5), (0.9, 0.25)), {"baseline": {"score": 0.375}}
+    for rungs, shown in (([8, None], True), ([8, 16], False)):
+        figure = sweep_figures(trials, sweep(WEIGHTS, rungs=rungs), marked)["best_so_far.png"]
+        assert any("baseline" in text for text in legend(figure)) == shown
+
+
 def test_every_objective_has_its_pictures():
     for names, pareto in ((TWO, ["pareto.png"]), ("abc", ["pareto_a_b.png", "pareto_a_c.png", "pareto_b_c.png"])):
         trials = on_a_line((0.1, *range(len(names))), (0.9, *reversed(range(len(names)))), names=names)
