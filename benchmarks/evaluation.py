@@ -3,9 +3,10 @@
     python benchmarks/evaluation.py [--data ../shared/data] [--tasks scifact stsb …] [--json FILE]
 
 Plain mteb is what a user would write: `mteb.evaluate` of a `SentenceTransformer` on every task, with all cores for
-torch. Ours is the job as a user runs it, imports and the start of Ray and MLflow included. Each runs in processes of
-its own, one after the other. Reported: wall and processor seconds, the most memory of all processes (proportional set
-size), the ratios, and how far the main scores are apart.
+torch. Ours is the job as a user runs it, imports and the start of Ray and MLflow included; in float32 as plain mteb,
+and once more in bfloat16 with a store of its own. Each runs in processes of its own, one after the other. Reported:
+wall and processor seconds, the most memory of all processes (proportional set size), the ratios, and how far the main
+scores are apart.
 """
 
 from __future__ import annotations
@@ -165,11 +166,11 @@ def ours(scratch: Path, spec: dict[str, Any]) -> Path:
     return path
 
 
-def our_scores(scratch: Path) -> dict[str, float]:
+def our_scores(export: Path) -> dict[str, float]:
     """Main scores from the result files that the job exported."""
     from mteb.results import TaskResult
 
-    paths = [path for path in (scratch / "export").rglob("*.json") if path.name != "model_meta.json"]
+    paths = [path for path in export.rglob("*.json") if path.name != "model_meta.json"]
     return {path.stem: float(TaskResult.from_disk(path).get_score()) for path in paths}
 
 
@@ -206,22 +207,26 @@ def main() -> None:
         results["plain"] = theirs
         print(text, end="")
         results["warm"], _ = measured(job)
+        other = [f"store={scratch / 'store-bfloat16'}", f"export={scratch / 'export-bfloat16'}"]
+        results["bfloat16"], _ = measured([*job, "evaluation.precision=bfloat16", *other])
         expected = json.loads(text.split("SCORES ", 1)[1])
-        found = our_scores(scratch)
-    results["apart"] = {name: abs(found[name] - value) for name, value in expected.items()}
+        for key, export in (("apart", "export"), ("apart_bfloat16", "export-bfloat16")):
+            found = our_scores(scratch / export)
+            results[key] = {name: abs(found[name] - value) for name, value in expected.items()}
     _print(results)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def _print(results: dict[str, Any]) -> None:
-    for name in ("plain", "cold", "warm"):
+    for name in ("plain", "cold", "warm", "bfloat16"):
         one = results[name]
-        print(f"{name:6} {one['wall_s']:8.1f} s wall {one['cpu_s']:8.1f} s CPU {one['peak_mb']:7.0f} MB")
+        print(f"{name:8} {one['wall_s']:8.1f} s wall {one['cpu_s']:8.1f} s CPU {one['peak_mb']:7.0f} MB")
     cold, warm = (results["plain"]["wall_s"] / results[name]["wall_s"] for name in ("cold", "warm"))
     print(f"plain / cold {cold:.2f}, plain / warm {warm:.0f}")
-    worst = max(results["apart"], key=results["apart"].get)
-    print(f"main scores of {len(results['apart'])} tasks within {results['apart'][worst]:.1e} ({worst})")
+    for key, words in (("apart", "main scores"), ("apart_bfloat16", "in bfloat16")):
+        worst = max(results[key], key=results[key].get)
+        print(f"{words} of {len(results[key])} tasks within {results[key][worst]:.1e} ({worst})")
 
 
 if __name__ == "__main__":
