@@ -1,8 +1,8 @@
 """Faster matrix products on CPUs with 512-bit vectors: float32 linear layers by oneDNN instead of MKL.
 
-torch computes float32 layers with MKL, which uses vectors of 256 bits on processors that are not Intel's. oneDNN, which
-torch brings for bfloat16 and compiled models, uses all 512: on an AMD EPYC (Zen 5) 246 instead of 108 GFLOP/s and core,
-with sums of the same precision (docs/benchmarks.md).
+torch computes float32 layers with MKL, which on an AMD EPYC reaches what vectors of 256 bits give. oneDNN, which torch
+brings for bfloat16 and compiled models, uses all 512: 247 instead of 109 GFLOP/s and core, with sums of float32's
+precision (docs/benchmarks.md).
 """
 
 from __future__ import annotations

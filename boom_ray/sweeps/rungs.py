@@ -27,14 +27,14 @@ class KeepProcesses:
         if not self._is_told:
             self._is_told = True
             controller._actor_cache.increase_max(trial.placement_group_factory, self.batch)
-        super().on_trial_complete(controller, trial, result)  # type: ignore[misc]
+        super().on_trial_complete(controller, trial, result)  # type: ignore[misc]  # Ray Tune is untyped here
 
 
-class OneRung(KeepProcesses, FIFOScheduler):  # type: ignore[misc]
+class OneRung(KeepProcesses, FIFOScheduler):  # type: ignore[misc]  # Ray Tune is untyped here
     """Every trial runs to its end."""
 
 
-class ManyRungs(KeepProcesses, AsyncHyperBandScheduler):  # type: ignore[misc]
+class ManyRungs(KeepProcesses, AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray Tune is untyped here
     """ASHA (Li et al., 2020) as Tune has it: a trial goes on if it is among the best 1/eta of its rung so far."""
 
 
