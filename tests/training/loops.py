@@ -88,6 +88,9 @@ def _as_rank(work: Callable[..., Any], rank: int, workers: int, port: int, out: 
     torch.distributed.init_process_group("gloo", rank=rank, world_size=workers)
     torch.save(work(*arguments), out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+    # A mesh keeps gloo's threads alive, and one that asks for the interpreter while it shuts down aborts the process
+    # (pytorch/pytorch pull 179291): the work is done and stored, so the process ends without shutting it down.
+    os._exit(0)
 
 
 def on_workers(work: Callable[..., Any], workers: int, port: int, out: Path, *arguments: Any) -> list[Any]:
@@ -107,5 +110,6 @@ def on_workers(work: Callable[..., Any], workers: int, port: int, out: Path, *ar
     for process in processes:
         process.kill() if process.is_alive() else None
         process.join()
-    assert [process.exitcode for process in processes] == [0] * workers
+    codes = [process.exitcode for process in processes]
+    assert codes == [0] * workers, f"exit codes of the ranks: {codes}"
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(workers)]
