@@ -2,7 +2,7 @@
 
 from boom_ray.config import RunConfig
 from boom_ray.flows.command import main
-from boom_ray.flows.run import run
+from boom_ray.flows.run.flow import run
 
 if __name__ == "__main__":
     main(RunConfig, run, "Corpus, bags, members, merged model, scores: one BOOM run. What exists is not made again.")

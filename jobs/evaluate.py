@@ -2,7 +2,7 @@
 
 from boom_ray.config import EvaluateJobConfig
 from boom_ray.flows.command import main
-from boom_ray.flows.evaluate import evaluate_models
+from boom_ray.flows.evaluate.flow import evaluate_models
 
 if __name__ == "__main__":
     main(EvaluateJobConfig, evaluate_models, "Evaluate models on tasks and benchmarks, and compare them.")

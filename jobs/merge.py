@@ -2,7 +2,7 @@
 
 from boom_ray.config import MergeJobConfig
 from boom_ray.flows.command import main
-from boom_ray.flows.merge import merge_models
+from boom_ray.flows.merge.flow import merge_models
 
 if __name__ == "__main__":
     main(MergeJobConfig, merge_models, "Merge models: local folders, LoRA adapters, hub names, artifacts of the store.")

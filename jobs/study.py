@@ -2,7 +2,7 @@
 
 from boom_ray.config import StudyConfig
 from boom_ray.flows.command import main
-from boom_ray.flows.study import study
+from boom_ray.flows.study.flow import study
 
 if __name__ == "__main__":
     main(StudyConfig, study, "Make a model in several ways over several seeds, evaluate, and write one report.")

@@ -2,7 +2,7 @@
 
 from boom_ray.config import SweepConfig
 from boom_ray.flows.command import main
-from boom_ray.flows.sweep import sweep
+from boom_ray.flows.sweep.flow import sweep
 
 if __name__ == "__main__":
     main(SweepConfig, sweep, "Search bags, training, merge methods and weights; every member is trained once.")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from boom_ray.config import MergeConfig
-from boom_ray.flows.geometry_pictures import cosine_matrix, cosines_by_layer, lengths_by_layer
+from boom_ray.flows.pictures.geometry import cosine_matrix, cosines_by_layer, lengths_by_layer
 from boom_ray.flows.workspace import Workspace
 from boom_ray.merging.geometry.portrait import Portrait, portrait
 from boom_ray.merging.geometry.report import Group, Row, groups, pair_rows, table, tensor_rows

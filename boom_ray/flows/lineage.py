@@ -20,7 +20,7 @@ from boom_ray.errors import ConfigError, StoreError
 from boom_ray.flows.ingredients import find_artifact
 from boom_ray.flows.inputs import PREFIX
 from boom_ray.flows.members import Foundation, Planned
-from boom_ray.flows.merge_record import NOT_IN_RESULT
+from boom_ray.flows.merge.record import NOT_IN_RESULT
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL
 from boom_ray.store import ARTIFACT, Artifact, Draft, Store

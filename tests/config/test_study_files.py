@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from boom_ray.config import RunConfig, StudyConfig, load_config
-from boom_ray.flows.study_outlook import outlook_lines
-from boom_ray.flows.study_plan import check_arms
+from boom_ray.flows.study.outlook import outlook_lines
+from boom_ray.flows.study.plan import check_arms
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "conf" / "studies").glob("*.yaml"))

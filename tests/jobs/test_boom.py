@@ -12,7 +12,7 @@ from subprocess import Popen
 import pytest
 
 from boom_ray.config import RunConfig, load_config
-from boom_ray.flows.run import run
+from boom_ray.flows.run.flow import run
 from boom_ray.store import Store
 from tests.jobs.processes import start
 from tests.tiny_job import write_job

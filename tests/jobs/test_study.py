@@ -1,4 +1,4 @@
-"""jobs/study.py as a user starts it; what it does is tested in `tests.flows.test_study`."""
+"""jobs/study.py as a user starts it; what it does is tested in `tests.flows.study.test_flow`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_sweep import write_sweep
+from tests.flows.sweep.test_flow import write_sweep
 from tests.jobs.processes import start
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]

@@ -1,0 +1,1 @@
+"""Models are scored on tasks and compared."""

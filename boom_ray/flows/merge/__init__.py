@@ -1,0 +1,1 @@
+"""Models that exist are merged and scored."""

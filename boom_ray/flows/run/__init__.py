@@ -1,0 +1,1 @@
+"""The main job: corpus, bags, members, merge, scores."""

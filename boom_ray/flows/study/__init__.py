@@ -1,0 +1,1 @@
+"""The comparison of ways to make a model, over seeds."""

@@ -1,0 +1,1 @@
+"""The search over bags, training and merging."""

@@ -1,0 +1,133 @@
+"""What a sweep found: the chosen point against equal weights, the best member and plain batch-level shuffling.
+
+The search looked at the selection tasks only; here all of them are evaluated on the reported tasks, with the paired
+comparison of the evaluation stage, so that a user sees whether anything beyond noise was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from boom_ray.config import MergeConfig, RunConfig, SweepConfig
+from boom_ray.evaluation.compare import Comparison, compare, summary
+from boom_ray.evaluation.results import task_scores
+from boom_ray.evaluation.runner import evaluate
+from boom_ray.evaluation.scores import Evaluation, ModelRef
+from boom_ray.flows.members import Foundation, Planned
+from boom_ray.flows.preparing import Prepared, artifact_ref, check_scores
+from boom_ray.flows.sweep.scoring import TrialScorer
+from boom_ray.flows.workspace import Workspace
+from boom_ray.merging.run import merge
+from boom_ray.store import Artifact
+from boom_ray.sweeps.outcome import chosen
+from boom_ray.sweeps.points import trial_config
+from boom_ray.sweeps.trials import Trial
+
+CHOSEN, EQUAL = "chosen", "equal-weights"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a sweep found.
+
+    Attributes:
+        trial: the chosen one.
+        config: its configuration, complete.
+        planned: its bags and members, and the baseline's.
+        members: bag name to the member's artifact, the baseline among them.
+        merged: the chosen model.
+        ready: what it was merged from.
+        best_member: bag of the member with the highest selection score.
+        selection: model to task to score, on the whole selection tasks.
+        evaluation: scores of base, chosen, equal weights, best member and baseline on the reported tasks.
+        comparisons: the chosen model against each of the others.
+    """
+
+    trial: Trial
+    config: RunConfig
+    planned: Planned
+    members: dict[str, Artifact]
+    merged: Artifact
+    ready: Prepared
+    best_member: str
+    selection: dict[str, dict[str, float]]
+    evaluation: Evaluation
+    comparisons: tuple[Comparison, ...]
+
+
+def find(
+    space: Workspace, foundation: Foundation, config: SweepConfig, trials: Sequence[Trial], scorer: TrialScorer
+) -> Findings:
+    """Merge, evaluate and compare what the report is about.
+
+    Raises:
+        EvaluationError: no trial has finished, or a task could not be evaluated.
+        TrainingError: the baseline could not be trained.
+    """
+    trial = chosen(trials, [objective.name for objective in config.sweep.objectives])
+    own = trial_config(config, trial.point)
+    ready = scorer.prepared(own)
+    planned, trained = scorer.with_baseline(own)
+    members = {name: trained[job.key] for name, job in planned.jobs.items()}
+    scorer.arena.release()
+    merged = merge(space.store, ready.inputs, ready.config, space)
+    equal = merge(space.store, ready.inputs, equal_weights(ready.config), space)
+    refs = {name: artifact_ref(space, name, member, own.model) for name, member in members.items()}
+    merges = [artifact_ref(space, CHOSEN, merged, own.model)]
+    if equal.fingerprint != merged.fingerprint:
+        merges.append(artifact_ref(space, EQUAL, equal, own.model))
+    selection = _selection(space, foundation, [*merges, *refs.values()])
+    merging = [bag.name for bag in own.bags.resolved()]
+    best = max(merging, key=lambda name: mean(selection[name].values()))
+    wanted = dict.fromkeys([best, *([planned.everything] if planned.everything else [])])
+    models = [artifact_ref(space, "base", foundation.base, own.model), *merges, *(refs[name] for name in wanted)]
+    evaluation = evaluate(space.store, models, foundation.evaluation, space)
+    check_scores(evaluation)
+    return Findings(
+        *(trial, own, planned, members, merged, ready, best, selection, evaluation),
+        tuple(_compare(space, config, evaluation)),
+    )
+
+
+def equal_weights(config: MergeConfig) -> MergeConfig:
+    """The same recipe without weights: equal ones, also for groups of layers."""
+    rules = [rule.model_copy(update={"weights": None}) for rule in config.rules]
+    return config.model_copy(update={"weights": "equal", "rules": tuple(rule for rule in rules if rule.parameters)})
+
+
+def report_text(found: Findings) -> str:
+    """The findings in words: the point, where the search went by, and each comparison."""
+    lines = [f"Chosen: trial {found.trial.number}, {_point(found.trial)}."]
+    told = ", ".join(f"{name} {100 * mean(scores.values()):.2f}" for name, scores in found.selection.items())
+    lines.append(f"On the selection tasks (mean, whole tasks): {told}.")
+    if EQUAL not in found.selection:
+        lines.append("The chosen weights are equal weights: there is nothing to compare with them.")
+    for one in found.comparisons:
+        lines.append(f"\n{one.names[1]} against {one.names[0]}:\n{summary(one)}")
+    return "\n".join(lines)
+
+
+def _point(trial: Trial) -> str:
+    return ", ".join(f"{key} {value}" for key, value in trial.point.items())
+
+
+def _compare(space: Workspace, config: SweepConfig, evaluation: Evaluation) -> list[Comparison]:
+    scores = task_scores(space.store, evaluation.scores)
+    others = [name for name in scores if name != CHOSEN]
+    seed = config.evaluation.seed
+    return [compare(scores[name], scores[CHOSEN], (name, CHOSEN), seed) for name in others]
+
+
+def _selection(space: Workspace, foundation: Foundation, models: Sequence[ModelRef]) -> dict[str, dict[str, float]]:
+    """Model to task to score, on the whole selection tasks."""
+    tasks = foundation.evaluation.model_copy(
+        update={"in_domain": foundation.evaluation.selection, "out_of_domain": (), "selection": ()}
+    )
+    evaluation = evaluate(space.store, models, tasks, space)
+    check_scores(evaluation)
+    found: dict[str, dict[str, float]] = {model.name: {} for model in models}
+    for score in evaluation.scores:
+        found[score.model][score.task] = score.value
+    return found

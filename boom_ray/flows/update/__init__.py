@@ -1,0 +1,1 @@
+"""New data for a model that exists."""
