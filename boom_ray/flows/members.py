@@ -142,9 +142,9 @@ def plan_members(
     return [replace(plan, jobs={name: shown[job.key] for name, job in plan.jobs.items()}) for plan in plans]
 
 
-def are_drawn(store: Store, foundation: Foundation, configs: Sequence[RunConfig], core: bool = False) -> bool:
-    """Whether the store has all bags that `plan_members` would draw."""
-    jobs = [job for config in configs for job in bag_jobs(config, foundation.corpus, core)]
+def are_drawn(store: Store, foundation: Foundation, configs: Sequence[RunConfig]) -> bool:
+    """Whether the store has all bags that `plan_members` would draw, the core apart."""
+    jobs = [job for config in configs for job in bag_jobs(config, foundation.corpus, core=False)]
     return all(store.get(BAG, job.key) is not None for job in jobs)
 
 

@@ -66,12 +66,12 @@ def find(
         EvaluationError: no trial has finished, or a task could not be evaluated.
         TrainingError: the baseline could not be trained.
     """
+    scorer.arena.release()  # the search is over, and everything below wants the room of its actors
     trial = chosen(trials, [objective.name for objective in config.sweep.objectives])
     own = trial_config(config, trial.point)
     ready = scorer.prepared(own)
     planned, trained = scorer.with_baseline(own)
     members = {name: trained[job.key] for name, job in planned.jobs.items()}
-    scorer.arena.release()
     merged = merge(space.store, ready.inputs, ready.config, space)
     equal = merge(space.store, ready.inputs, equal_weights(ready.config), space)
     refs = {name: artifact_ref(space, name, member, own.model) for name, member in members.items()}

@@ -109,16 +109,17 @@ class TrialScorer:
     def with_baseline(self, config: RunConfig) -> tuple[Planned, dict[str, Artifact]]:
         """A trial's members and, if the sweep wants one, the member trained on everything in the same way.
 
+        It comes after the search: the actors of trials have been released.
+
         Returns:
             Bags and jobs; key of a job to its artifact.
 
         Raises:
             TrainingError: one could not be trained.
         """
-        (planned,) = self._planned([config], core=True)
+        (planned,) = plan_members(self.space, self.foundation, [config], core=True)
         missing = [job for job in planned.jobs.values() if self._stored(job) is None]
         if missing:
-            self.arena.release()
             self.hear(missing, False)
         trained = train(self.space, self.foundation, [planned])
         self.hear(missing, True)
@@ -167,11 +168,11 @@ class TrialScorer:
             found |= self._plans({key: config})
         return found
 
-    def _planned(self, configs: Sequence[RunConfig], core: bool = False) -> list[Planned]:
+    def _planned(self, configs: Sequence[RunConfig]) -> list[Planned]:
         """Bags and jobs; actors make room for tasks that draw bags, which would wait for it for ever."""
-        if not are_drawn(self.space.store, self.foundation, configs, core):
+        if not are_drawn(self.space.store, self.foundation, configs):
             self.arena.release()
-        return plan_members(self.space, self.foundation, configs, core)
+        return plan_members(self.space, self.foundation, configs)
 
     def _stored(self, job: MemberJob) -> Artifact | None:
         return self.space.store.get(KIND, job.key)
