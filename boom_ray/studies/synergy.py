@@ -7,7 +7,7 @@ number of clusters and linkage are not known; those here are our own choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,3 +94,19 @@ def cluster(names: Sequence[str], found: Matrix, count: int, linkage: Linkage = 
         groups[size + number] = sorted([*one, *other])
     ordered = sorted(groups.values())
     return Clustering(tuple(names), found, tree, tuple(tuple(names[place] for place in group) for group in ordered))
+
+
+def alike(found: Mapping[str, Clustering]) -> list[tuple[list[str], Clustering]]:
+    """Names that have the same clusters, joined at the same distances, together; in the order of the first of each."""
+    groups: list[tuple[list[str], Clustering]] = []
+    for name, one in found.items():
+        names = next((group for group, other in groups if _same(one, other)), None)
+        if names is None:
+            groups.append(([name], one))
+        else:
+            names.append(name)
+    return groups
+
+
+def _same(one: Clustering, other: Clustering) -> bool:
+    return one.names == other.names and one.clusters == other.clusters and np.array_equal(one.tree, other.tree)

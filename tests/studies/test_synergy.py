@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.cluster import hierarchy
 
-from boom_ray.studies.synergy import SMALLEST, cluster, distances, synergy
+from boom_ray.studies.synergy import SMALLEST, alike, cluster, distances, synergy
 
 LINKAGES = ["average", "complete", "single"]
 
@@ -81,3 +81,13 @@ def test_ties_are_no_dice():
     first = cluster(names, found, 2)
     assert [cluster(names, found.copy(), 2).clusters for _ in range(3)] == [first.clusters] * 3
     assert len(first.clusters) == 2
+
+
+def test_the_same_clusters_stand_together():
+    names, separate, joint = planted([["a", "b"], ["c", "d"]])
+    found = synergy(separate, joint)
+    two, three = cluster(names, found, 2), cluster(names, found, 3)
+    other = cluster(names, found * 2, 2)
+    groups = alike({"one": two, "few": three, "again": cluster(names, found, 2), "other": other})
+    assert [arms for arms, _ in groups] == [["one", "again"], ["few"], ["other"]]
+    assert [one for _, one in groups] == [two, three, other]

@@ -28,7 +28,7 @@ from boom_ray.studies.contrasts import Contrasts
 from boom_ray.studies.estimates import WHERES, wheres
 from boom_ray.studies.report import report_csv, report_markdown
 from boom_ray.studies.results import ArmResult, Failed, StudyResult, to_json
-from boom_ray.studies.synergy import Clustering
+from boom_ray.studies.synergy import Clustering, alike
 from boom_ray.studies.verdict_text import STATUS_NAMES
 from boom_ray.studies.verdicts import judge
 
@@ -150,15 +150,15 @@ def _meta(config: StudyConfig, clusterings: Mapping[str, Clustering]) -> dict[st
         "base": config.model.base,
         "datasets": ", ".join(one.name for one in config.corpus.datasets),
     }
-    for arm, one in clusterings.items():
-        found[f"clusters of {arm}"] = " | ".join(", ".join(names) for names in one.clusters)
+    for arms, one in alike(clusterings):
+        found[f"clusters of {', '.join(arms)}"] = " | ".join(", ".join(names) for names in one.clusters)
     return found
 
 
 def _cluster_figures(config: StudyConfig, clusterings: Mapping[str, Clustering]) -> dict[str, Any]:
     counts = {arm.name: arm.clusters.count for arm in config.study.arms}
     figures = {}
-    for arm, one in clusterings.items():
+    for (arm, *_), one in alike(clusterings):
         label = "synergy (sum of both relative gains)"
         figures[f"synergy_{arm}.png"] = synergy_matrix(one.names, one.synergy, one.order, label)
         if len(one.tree):

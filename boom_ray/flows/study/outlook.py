@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from boom_ray.config import StudyConfig
+from boom_ray.config import ArmConfig, StudyConfig
 from boom_ray.flows.outlook import Part, member_parts, total
-from boom_ray.flows.study.plan import ArmRun, arm_runs, guess
+from boom_ray.flows.study.plan import ArmRun, arm_config, arm_runs, guess
 from boom_ray.hashing import digest
 from boom_ray.progress import aligned
 
@@ -53,13 +53,23 @@ def arm_parts(run: ArmRun) -> list[Part]:
 
 def _synergy(config: StudyConfig) -> Iterator[str]:
     datasets, batch = len(config.corpus.datasets), config.training.batch_size
+    for names, arm in _measured(config):
+        steps = datasets * datasets * arm.clusters.steps  # D alone and D(D-1)/2 pairs of twice as many
+        yield (
+            f"synergy      for {', '.join(names)} {datasets * (datasets + 1) // 2} trainings of {arm.clusters.steps} "
+            f"steps per dataset, {steps:,} steps of {batch} in all; once for all seeds"
+        )
+
+
+def _measured(config: StudyConfig) -> list[tuple[list[str], ArmConfig]]:
+    """Arms with clusters, those together that look at the same losses."""
+    found: dict[str, tuple[list[str], ArmConfig]] = {}
     for arm in config.study.arms:
         if arm.members == "cluster":
-            steps = datasets * datasets * arm.clusters.steps  # D alone and D(D-1)/2 pairs of twice as many
-            yield (
-                f"synergy      for {arm.name} {datasets * (datasets + 1) // 2} trainings of {arm.clusters.steps} steps "
-                f"per dataset, {steps:,} steps of {batch} in all; once for all seeds"
-            )
+            own = arm_config(config, arm.model_copy(update={"members": "bags"}), config.seed)
+            facts = [own.training.identity(), own.bags.mixture.identity(), arm.clusters.steps, arm.clusters.examples]
+            found.setdefault(digest(facts), ([], arm))[0].append(arm.name)
+    return list(found.values())
 
 
 def _tasks(config: StudyConfig) -> str:

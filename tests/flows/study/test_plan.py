@@ -137,3 +137,14 @@ def test_the_outlook_counts_members_once(folder):
     assert "14 models and the base, 2 tasks" in text
     for arm in ARMS:
         assert f"\n{arm['name']} " in text
+
+
+def test_clusters_that_several_arms_look_for_are_told_once(folder):
+    arms = [
+        {"name": "few", "members": "cluster", "clusters": {"count": 2, "steps": 2}},
+        {"name": "sized", "members": "cluster", "clusters": {"count": 3, "steps": 2}, "set": {"merge.weights": "size"}},
+        {"name": "longer", "members": "cluster", "clusters": {"count": 2, "steps": 3}},
+        {"name": "slower", "members": "cluster", "clusters": {"steps": 2}, "set": {"training.learning_rate": 0.5}},
+    ]
+    told = [line.split() for line in outlook_lines(study(folder, *arms)) if line.startswith("synergy")]
+    assert [line[2:4] for line in told] == [["few,", "sized"], ["longer", "3"], ["slower", "3"]]
