@@ -146,7 +146,7 @@ def costs(update: Cost, merge_seconds: float, full: Cost, before: Cost) -> list[
         {
             "what": one.what,
             "examples seen": f"{one.examples:,}",
-            "full runs": round(one.runs, 3),
+            "full runs": round(one.runs, 4),
             "seconds": None if one.seconds is None else round(one.seconds, 1),
             "note": note,
         }
