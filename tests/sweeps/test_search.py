@@ -132,8 +132,16 @@ def _refuse(asks):
     raise ValueError("no member can be trained")
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of SIGINT, which is ignored where a script began the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("scorer", "kind"), [(_refuse, ValueError), (_interrupt, KeyboardInterrupt)])
-def test_what_the_scorer_raises_ends_the_search(ray_cluster, scorer, kind):
+def test_what_the_scorer_raises_ends_the_search(ray_cluster, ctrl_c, scorer, kind):
     """Ctrl-C, which `boom_ray.runtime` makes of SIGTERM too, interrupts the scorer; nothing is left running."""
     handler = signal.getsignal(signal.SIGINT)
     before = set(Path(tempfile.gettempdir()).glob("boom_ray_sweep_*"))
