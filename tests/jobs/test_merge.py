@@ -26,6 +26,7 @@ def job(kitchen: Kitchen, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_plan_needs_no_cluster_and_leaves_nothing(kitchen):
     done = job(kitchen, "--dry-run", "merge.method=ties", "merge.parameters.density=0.3")
     assert done.returncode == 0, done.stderr
@@ -33,6 +34,7 @@ def test_a_plan_needs_no_cluster_and_leaves_nothing(kitchen):
     assert not (kitchen.root / "store").exists() and not (kitchen.root / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_fault_is_one_sentence_and_a_code(kitchen):
     done = job(kitchen, "merge.parameters.density=0.3")
     assert (done.returncode, done.stdout) == (2, "")

@@ -33,6 +33,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_a_plan_needs_no_cluster_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
     path = write_update(tmp_path, "plus", "old")
     before = sorted(tmp_path.rglob("*"))
@@ -43,6 +44,7 @@ def test_a_plan_needs_no_cluster_and_leaves_nothing(store: Store, tmp_path: Path
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_fault_is_one_sentence_and_a_code(store: Store, tmp_path: Path) -> None:
     path = write_update(tmp_path, "plus", "old")
     done = job(path, "current=nobody")

@@ -28,6 +28,8 @@ from boom_ray.training.memory import machine_bytes
 from tests.sweeps.conftest import MakeJob
 from tests.tiny_members import Kitchen, perturb
 
+pytestmark = pytest.mark.slow
+
 HALVES = ("half-one", "half-two", "half-three")
 RECIPES: tuple[dict[str, Any], ...] = (
     {"method": "linear", "weights": [1, 2, 3]},

@@ -20,6 +20,8 @@ from tests.plain_model import write_plain_model
 from tests.sweeps.conftest import MakeJob
 from tests.tiny_members import Kitchen
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def live(kitchen: Kitchen) -> torch.nn.Module:

@@ -12,6 +12,8 @@ from boom_ray.errors import TrackingError
 from boom_ray.tracking import Tracker
 from boom_ray.tracking.connect import Place, connect, find_place
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_configuration_wins_over_the_environment_over_the_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://from-environment:5000")

@@ -7,8 +7,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from boom_ray.store import Store
 from boom_ray.training.lease import _Lease, _owner, lease
+
+pytestmark = pytest.mark.slow
 
 
 def never() -> bool:

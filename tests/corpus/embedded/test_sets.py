@@ -16,6 +16,8 @@ from boom_ray.corpus.embedded.parts import HELD_OUT
 from boom_ray.corpus.embedded.sets import Sets, make_sets
 from tests.corpus.embedded.conftest import function
 
+pytestmark = pytest.mark.slow
+
 CONFIG = EmbeddedConfig(train_examples=100, test_queries=20, test_corpus=40)
 DEV = ["dev-code", "dev-comments", "dev-docs", "dev-errors", "dev-new-docs", "dev-new-errors", "dev-new-topics"]
 DEV += ["dev-parameters", "dev-topics"]

@@ -23,7 +23,7 @@ from boom_ray.flows.pictures.weights import (
     shown_from,
 )
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 NAMES = ("bag-20", "bag-40", "bag-60", "bag-80", "bag-100")
 
 

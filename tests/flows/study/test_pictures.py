@@ -17,7 +17,7 @@ from boom_ray.studies.estimates import student_interval
 from boom_ray.studies.results import ArmResult, Cost, StudyResult
 from tests.studies.planted import scores, study
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 FOUR = study(
     {
         "bls": [[0.5, 0.5, 0.6, 0.6], [0.52, 0.52, 0.6, 0.6]],
