@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import itertools
 import subprocess
 import sys
@@ -10,22 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from boom_ray.evaluation.compare import TaskScore, compare
 from boom_ray.flows.pictures.canvas import GAIN, LOSS
 from boom_ray.flows.pictures.comparison import EVEN, cost_quality, front, gain_bars, pareto, radar
+from tests.flows.drawn import png
 
 TYPES = ("Retrieval", "STS", "PairClassification", "MultilabelClassification", "Clustering", "InstructionReranking")
 COORDINATE = st.integers(0, 5).map(float)
 POINTS = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.tuples(COORDINATE, COORDINATE), max_size=12)
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def comparison(gains, tested=True, groups=("in_domain", "out_of_domain")):

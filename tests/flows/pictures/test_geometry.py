@@ -1,25 +1,14 @@
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from boom_ray.flows.geometry import short_table
 from boom_ray.flows.pictures.geometry import cosine_matrix, cosines_by_layer, lengths_by_layer
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
+from tests.flows.drawn import png, texts
 
 
 def test_the_heat_map_has_layers_down_and_pairs_across():

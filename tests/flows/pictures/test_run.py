@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 
@@ -9,20 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from boom_ray.flows.pictures.canvas import GAIN, LOSS
 from boom_ray.flows.pictures.run import bag_overlap, loss_curves, running_mean, task_gains
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
+from tests.flows.drawn import png, texts
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.integers(1, 50))

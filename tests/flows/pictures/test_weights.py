@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 
@@ -22,15 +21,10 @@ from boom_ray.flows.pictures.weights import (
     score_over_weights,
     shown_from,
 )
+from tests.flows.drawn import png
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 NAMES = ("bag-20", "bag-40", "bag-60", "bag-80", "bag-100")
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def trials(weights, scores, methods=None, **more):

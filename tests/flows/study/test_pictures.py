@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
 from boom_ray.flows.pictures.canvas import GAIN, LOSS
@@ -15,6 +13,7 @@ from boom_ray.flows.pictures.comparison import EVEN
 from boom_ray.flows.study.pictures import dendrogram, difference_intervals, study_figures, synergy_matrix
 from boom_ray.studies.estimates import student_interval
 from boom_ray.studies.results import ArmResult, Cost, StudyResult
+from tests.flows.drawn import png
 from tests.studies.planted import scores, study
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
@@ -27,12 +26,6 @@ FOUR = study(
     },
     base=[0.1] * 4,
 )
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def dots(axes):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import itertools
 
 import numpy as np
@@ -14,17 +13,12 @@ from boom_ray.flows.pictures.weights import HIGHLIGHT
 from boom_ray.flows.sweep.pictures import BARS, importance_bars, sweep_figures, weighted_trials
 from boom_ray.sweeps.importance import Importance
 from boom_ray.sweeps.trials import Trial
+from tests.flows.drawn import png
 from tests.sweeps.planted import WEIGHTS, answer, failed, sweep, trial
 
 pytestmark = pytest.mark.filterwarnings("error")
 TWO = ("a", "b")
 RATIOS = {"bags.ratios": {"ratios": {"grid": [0.2, 0.8]}}, **WEIGHTS}
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def legend(figure: Figure) -> list[str]:
