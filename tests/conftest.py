@@ -22,8 +22,8 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_memory_monitor_refresh_ms": "0",
     "HF_HUB_OFFLINE": "1",
-    "CUDA_VISIBLE_DEVICES": "",
 }
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # `CUDA_VISIBLE_DEVICES=0 pytest -k gpu` tests on one
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 

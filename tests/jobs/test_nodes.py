@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from ray.cluster_utils import Cluster
@@ -26,6 +24,7 @@ from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Store
 from tests.jobs.conftest import ROOT, STEPS, artifacts, checkpoints, free_ports
 from tests.plain_model import write_plain_model
+from tests.processes import descendants
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -45,12 +44,7 @@ def cluster() -> Iterator[Cluster]:
 
 def runs(node: Any, title: str) -> bool:
     """Whether a node's raylet has a worker with that in its title among its processes."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    titles = []
-    for child in raylet.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            titles.append(" ".join(child.cmdline()))
-    return any(title in found for found in titles)
+    return bool(descendants(title, node.all_processes["raylet"][0].process.pid))
 
 
 def wait_for_training_node(nodes: list[Any], store: Path, job: subprocess.Popen[str]) -> Any:

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from boom_ray.sweeps.search import search
 from boom_ray.sweeps.trials import Answer, Ask
+from tests.processes import descendants
 from tests.sweeps.toy import answer, play, sample, settings
 
 pytestmark = pytest.mark.ray
@@ -46,8 +46,7 @@ def _sleepy(seed):
 
 def _processes():
     """Trials' processes of this session's cluster."""
-    children = psutil.Process().children(recursive=True)
-    return sorted(one.pid for one in children if one.name().startswith("ray::ImplicitFunc"))
+    return descendants("ray::ImplicitFunc")
 
 
 def _asha(points, batch, rungs, eta):
@@ -105,7 +104,7 @@ def test_failed_trials_are_told_and_more_trials_begin_alike(ray_cluster):
 def test_a_process_that_dies_is_replaced(ray_cluster):
     def score(asks):
         if asks[0].number == 3:
-            psutil.Process(_processes()[0]).kill()
+            _processes()[0].kill()
         return _score(asks)
 
     trials, _ = _run(settings(), score)

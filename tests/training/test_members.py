@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from boom_ray.bags.sampling import BagRule
@@ -33,6 +30,7 @@ from boom_ray.training.base import MODEL, BaseJob, make_base
 from boom_ray.training.job import MemberJob
 from boom_ray.training.members import members_at_once, train_members
 from boom_ray.training.scores import STAGE as SCORES
+from tests.processes import descendants
 from tests.tiny_model import make_tiny_model
 from tests.token_corpus import write_corpus
 
@@ -124,11 +122,9 @@ class KillOnce:
         arrived = sum(path.read_text().count("step0") for path in self.runs.glob("*/checkpoint_man*"))
         if event.stage != "members" or arrived < self.checkpoints or self.killed:
             return
-        for process in psutil.Process().children(recursive=True):
-            if "RayTrainWorker" in " ".join(process.cmdline()[:1]) or "RayTrainWorker" in process.name():
-                os.kill(process.pid, signal.SIGKILL)
-                self.killed = True
-                break
+        for process in descendants("RayTrainWorker")[:1]:
+            process.kill()
+            self.killed = True
         for path in sorted(self.runs.glob("*/step0*/state-*"))[1:] if self.damage else []:
             path.write_bytes(path.read_bytes()[:100])
 
