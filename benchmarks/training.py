@@ -195,10 +195,12 @@ def _line(result: Result) -> str:
 def summary(results: list[Result], device: str) -> None:
     """Ratios to the peers, and how far the losses are apart."""
     good = [result for result in results if "error" not in result]
-    ours = max((one for one in good if one["name"] == "ours"), key=lambda one: one["pairs_per_s"])
+    own = [one for one in good if one["name"] == "ours"]
     peers = [one for one in good if one["name"] == "sentence-transformers"]
-    if not peers:
+    if not own or not peers:
+        print("  no ratio: one side has no result")
         return
+    ours = max(own, key=lambda one: one["pairs_per_s"])
     default, best = peers[0], max(peers, key=lambda one: one["pairs_per_s"])
     for title, peer in (("first", default), ("best", best)):
         faster = ours["pairs_per_s"] / peer["pairs_per_s"]
