@@ -25,7 +25,8 @@ class Event:
         total: how much there is (steps, rows, bytes, tasks); 0 when unknown.
         figures: measured now, by name: ``loss``, ``pairs_per_s``…
         note: one short line for people (``cached``, ``restarted from step 200``…).
-        measure: what ``done`` and ``total`` count, for people: ``bytes``; empty for things that are counted.
+        measure: what ``done`` and ``total`` count, for people: ``bytes``, ``characters``; empty for things that are
+            counted.
     """
 
     stage: str

@@ -22,11 +22,13 @@ from boom_ray.events import Event
 
 LINE_EVERY_S = 5.0  # per unit, when not on a terminal
 RATE_WINDOW_S = 30.0
+LEAST_SAMPLES = 4  # that a rate is taken over: of units that are heard of less often, those of a longer time
 BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 # Of all figures that go to MLflow, those a person wants to see go by, and what they are called then.
 SHOWN_FIGURES = {
     "loss": "loss",
     "score": "score",
+    "cost_s": "cost (s)",
     "pairs_per_s": "pairs/s",
     "rows": "rows",
     "rows_per_s": "rows/s",
@@ -42,7 +44,7 @@ class Unit:
         last: its newest event; figures and note are kept from earlier ones where that has none.
         started: when it was first heard of, seconds of the clock.
         changed: when last.
-        samples: (time, done) of the last `RATE_WINDOW_S` seconds.
+        samples: (time, done) of the last `RATE_WINDOW_S` seconds, and the last `LEAST_SAMPLES` in any case.
         printed: when its last plain line was printed.
     """
 
@@ -62,7 +64,7 @@ class Unit:
         if event.done < self.last.done or event.total != self.last.total:
             self.samples.clear()
         self.samples.append((now, event.done))
-        while self.samples[0][0] < now - RATE_WINDOW_S and len(self.samples) > 2:
+        while self.samples[0][0] < now - RATE_WINDOW_S and len(self.samples) > LEAST_SAMPLES:
             self.samples.popleft()
         figures = {**self.last.figures, **event.figures}
         note = event.note or self.last.note
@@ -245,10 +247,10 @@ def _unit_row(unit: Unit, figures: list[str], now: float) -> tuple[Text | Progre
 
 
 def _done(event: Event) -> str:
-    """How much is done of how much, e.g. ``120/400`` or ``1.2/3.6 GiB``."""
+    """How much is done of how much, e.g. ``120/400``, ``1.2/3.6 GiB`` or ``1,200/3,600 characters``."""
     known = [event.done, event.total] if event.total > 0 else [event.done]
     if event.measure != "bytes":
-        return "/".join(f"{value:,.0f}" for value in known)
+        return f"{'/'.join(f'{value:,.0f}' for value in known)} {event.measure}".rstrip()
     return size_text(*known)
 
 

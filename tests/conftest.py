@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Short, because Ray puts sockets below it and their paths are limited to 107 bytes.
 _HOME = Path(tempfile.mkdtemp(prefix="br-"))
@@ -28,6 +28,11 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 import boom_ray.runtime  # noqa: E402
+from tests.ports import free_ports  # noqa: E402
+
+# beside Ray's tests an example may wait for seconds
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +48,4 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]

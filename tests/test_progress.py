@@ -72,6 +72,13 @@ def test_units_are_throttled_each_by_itself():
     assert len(text(console).splitlines()) == 3
 
 
+def test_the_rate_of_what_is_heard_of_rarely_is_that_of_several_steps():
+    unit = Unit(Event("scores", "all pairs", 0, 100), 0.0, 0.0)
+    for now, done in ((0, 0), (100, 10), (200, 20), (300, 30), (301, 31)):  # the last two ended nearly together
+        unit.take(Event("scores", "all pairs", done, 100), float(now))
+    assert unit.eta(301.0) == pytest.approx(69 * (301 - 100) / (31 - 10))
+
+
 def test_a_note_is_not_repeated_while_it_stays_the_same():
     console = plain()
     with Progress(console, Clock()) as progress:

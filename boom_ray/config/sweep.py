@@ -14,6 +14,7 @@ SEARCHABLE = ("seed", "bags", "training", "merge")
 WEIGHTS = "merge.weights"
 RATIOS = "bags.ratios"
 REST = "rest"
+LEAST_SIZE = 2  # as TaskConfig.size has it
 LEARNED = "self_positioning"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_. -]*$"
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -165,12 +166,15 @@ class SearchConfig(Section):
     trials: int = runtime(64, "trials in all, earlier ones of the same search included", ge=1)
     hours: float | None = runtime(None, "no new trials after this time; hours", gt=0)
     patience: int | None = runtime(None, "end after so many trials without a better one", ge=1)
+    retry_failed: bool = runtime(
+        False, "try trials again that failed in an earlier run of this search; later ones may then be others"
+    )
     batch: int = Field(4, ge=1, description="trials suggested at once; take at least the number of evaluation actors")
     rungs: tuple[int | None, ...] = Field(
         (None,),
         min_length=1,
-        description="sizes of the selection tasks, between which ASHA drops trials, e.g. [64, null]; queries or rows; "
-        "null: whole",
+        description="sizes of the selection tasks (queries or rows; null: whole), at which ASHA drops trials; one only "
+        "if there are several objectives",
     )
     precision: Literal["float32", "bfloat16"] | None = Field(
         None, description="type of the trials' forward pass; null: evaluation.precision, which reports are always in"
@@ -185,9 +189,7 @@ class SearchConfig(Section):
         names = [objective.name for objective in self.objectives]
         if len(set(names)) < len(names):
             raise KeyedError("objectives", f"names must be unique; got {names}")
-        sizes = [float("inf") if size is None else size for size in self.rungs]
-        if sizes != sorted(set(sizes)):
-            raise KeyedError("rungs", f"must grow, and null (whole tasks) comes last; got {list(self.rungs)}")
+        self._check_rungs()
         if len(self.objectives) > 1 and self.searcher in {"gp", "cmaes"}:
             raise KeyedError("searcher", f"{self.searcher} takes one objective; use tpe, nsga2, random or grid")
         for key, parameter in self.space.items():
@@ -195,6 +197,22 @@ class SearchConfig(Section):
             self._check_listed(key, parameter)
         self.ordered()
         return self
+
+    def _check_rungs(self) -> None:
+        sizes = [float("inf") if size is None else size for size in self.rungs]
+        if min(sizes) < LEAST_SIZE:
+            raise KeyedError(
+                "rungs", f"sizes must be {LEAST_SIZE} or more, for a score compares; got {list(self.rungs)}"
+            )
+        if sizes != sorted(set(sizes)):
+            raise KeyedError("rungs", f"must grow, and null (whole tasks) comes last; got {list(self.rungs)}")
+        if len(self.rungs) > 1 and len(self.objectives) > 1:
+            raise KeyedError(
+                "rungs",
+                f"ASHA would drop trials by the first of sweep.objectives ({self.objectives[0].name}) alone, and with "
+                f"them the Pareto front's other end; give one size, e.g. [null], or one objective; got "
+                f"{list(self.rungs)}",
+            )
 
     @property
     def is_listed(self) -> bool:

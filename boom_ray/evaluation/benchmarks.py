@@ -13,7 +13,9 @@ import numpy as np
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.folders import read_folder, task_files
+from boom_ray.evaluation.named_sizes import characters
 from boom_ray.evaluation.proxies import VERSION, load_data
+from boom_ray.evaluation.schedule import UNKNOWN_SIZE
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.hashing import U64, file_digest, normalized_text_key
 
@@ -33,7 +35,9 @@ def check_tasks(config: EvaluationConfig) -> None:
 def task_sizes(
     tasks: Iterable[TaskConfig], seed: int = 0, hashes: Mapping[str, Mapping[str, str]] | None = None
 ) -> dict[str, int]:
-    """Characters that each task makes a model encode, checking the tasks on the way; mteb's own count as endless.
+    """Characters that each task makes a model encode, checking the tasks on the way.
+
+    mteb's own have those that its statistics say, and `UNKNOWN_SIZE` where it has none.
 
     Args:
         tasks: what to check.
@@ -64,13 +68,14 @@ def _check_named(task: TaskConfig) -> int:
     import mteb
     from mteb.get_tasks import TASK_LIST
 
-    found = {cls.metadata.name: cls.metadata for cls in TASK_LIST}.get(task.name)
-    if found is None:
+    cls = {cls.metadata.name: cls for cls in TASK_LIST}.get(task.name)
+    if cls is None:
         near = difflib.get_close_matches(task.name, [cls.metadata.name for cls in TASK_LIST], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "mteb.get_tasks() lists all it has."
         raise EvaluationError(
             f"mteb {mteb.__version__} has no task {task.name}; {hint} A folder of your own needs a path."
         )
+    found = cls.metadata
     wrong = next((split for split in (task.split, *task.extra_splits) if split not in found.eval_splits), None)
     if wrong is not None:
         splits = ", ".join(found.eval_splits)
@@ -79,7 +84,8 @@ def _check_named(task: TaskConfig) -> int:
     if unknown:
         known = ", ".join(found.hf_subsets)
         raise EvaluationError(f"mteb's task {task.name} has no subset {min(unknown)}; set subsets to some of: {known}.")
-    return 1 << 62
+    size = characters(cls, (task.split, *task.extra_splits), task.subsets)
+    return UNKNOWN_SIZE if size is None else size
 
 
 def score_spec(model: ModelRef, task: TaskConfig, config: EvaluationConfig) -> dict[str, Any]:
@@ -156,7 +162,11 @@ def evaluation_texts(config: EvaluationConfig) -> dict[str, U64]:
     """
     named = [task.name for task in config.all_tasks if task.path is None]
     if named:
-        log.warning("The texts of mteb's own tasks are not compared with the training data: %s.", ", ".join(named))
+        log.warning(
+            "The texts of mteb's own tasks are not compared with the training data: %s. jobs/evaluate.py does that "
+            "with contamination: artifact:corpus/KEY.",
+            ", ".join(named),
+        )
     return {task.name: _text_keys(task) for task in config.all_tasks if task.path is not None}
 
 

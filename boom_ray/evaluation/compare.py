@@ -89,7 +89,9 @@ def compare(
             f"{names[0]} and {names[1]} have no task in common: {' against '.join(has)}. Evaluate both on the same."
         )
     for task in common:
-        _check_task(task, [run[task] for model in runs for run in model])
+        scores = [run[task] for model in runs for run in model]
+        _check_task(task, scores)
+        _check_queries(task, scores)
 
     def key(*parts: str) -> int:
         return stream_key(seed, "compare", *parts)
@@ -203,11 +205,16 @@ def _check_task(task: str, scores: Sequence[TaskScore]) -> None:
     for score in scores:
         if not -1 <= score.value <= 1:  # also NaN
             raise EvaluationError(f"{task} has the score {score.value:g}; scores lie between -1 and 1, 1 is perfect.")
+
+
+def _check_queries(task: str, scores: Sequence[TaskScore]) -> None:
+    """Check that values of queries are those of which the score is the mean; only tests look at them."""
+    for score in scores:
         if score.queries:
-            _check_queries(task, score)
+            _check_mean(task, score)
 
 
-def _check_queries(task: str, score: TaskScore) -> None:
+def _check_mean(task: str, score: TaskScore) -> None:
     keys, values = list(score.queries or {}), np.array(list((score.queries or {}).values()), dtype=np.float64)
     if not np.isfinite(values).all():
         key = keys[int(np.flatnonzero(~np.isfinite(values))[0])]

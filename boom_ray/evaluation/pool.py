@@ -14,6 +14,7 @@ from boom_ray.config import EvaluationConfig
 from boom_ray.errors import BoomError
 from boom_ray.evaluation.crew import Crew
 from boom_ray.evaluation.schedule import Job, Schedule
+from boom_ray.evaluation.tally import Tally
 from boom_ray.events import Event, Report
 from boom_ray.store import Store
 
@@ -39,7 +40,7 @@ def run_jobs(
         store: takes the scores.
         jobs: what to evaluate.
         config: how.
-        report: hears of every job twice.
+        report: hears of every job twice, and how much of all is done.
         crew: actors that are there already; they are ended as those started here are.
 
     Raises:
@@ -47,10 +48,10 @@ def run_jobs(
     """
     with crew or Crew(store, config) as actors:
         actors.start(len(jobs), all(job.task.path is not None for job in jobs))
-        return list(_feed(actors.ready(), Schedule(jobs), report))
+        return list(_feed(actors.ready(), Schedule(jobs), Tally(jobs, report), report))
 
 
-def _feed(actors: Sequence[Any], schedule: Schedule, report: Report) -> Iterator[Outcome]:
+def _feed(actors: Sequence[Any], schedule: Schedule, tally: Tally, report: Report) -> Iterator[Outcome]:
     running: dict[Any, tuple[Any, Job]] = {}
 
     def give(actor: Any, loaded: str | None) -> None:
@@ -69,6 +70,7 @@ def _feed(actors: Sequence[Any], schedule: Schedule, report: Report) -> Iterator
         outcome = _collect(ref, job)
         give(actor, job.model.name)
         report(_finished(outcome))
+        tally.end(job)
         yield outcome
 
 

@@ -69,24 +69,37 @@ def load_data(task: TaskConfig, seed: int, hashes: Mapping[str, str] | None = No
     Args:
         task: a task with a path.
         seed: see `subsample`.
-        hashes: of the task's files by their names, where they are known; else they are computed if they are needed.
+        hashes: of the task's files by their names, where they are known; the files must still have them, for scores
+            are kept under them.
 
     Raises:
-        EvaluationError: see `read_folder` and `subsample`.
+        EvaluationError: see `read_folder` and `subsample`; or a file has changed since it was hashed.
     """
     files = task_files(task)
     if task.size is None or not all(file.is_file() for file in files):
-        return read_folder(task)  # names the missing file
-    own = tuple(hashes.values()) if hashes else tuple(map(file_digest, files))
-    return _kept(task.model_dump_json(), own, seed)
+        return _read(task, hashes or {})  # names the missing file
+    own = hashes or {file.name: file_digest(file) for file in files}
+    return _kept(task.model_dump_json(), tuple(own.items()), seed)
 
 
 @lru_cache(maxsize=KEPT)
-def _kept(task_json: str, digests: tuple[str, ...], seed: int) -> FolderData:
-    """Digests are there to tell that a file has changed."""
+def _kept(task_json: str, hashes: tuple[tuple[str, str], ...], seed: int) -> FolderData:
+    """Hashes are there to tell that a file has changed."""
     task = TaskConfig.model_validate_json(task_json)
     assert task.size is not None
-    return subsample(task, read_folder(task), task.size, seed)
+    return subsample(task, _read(task, dict(hashes)), task.size, seed)
+
+
+def _read(task: TaskConfig, hashes: Mapping[str, str]) -> FolderData:
+    """What the files hold that have these hashes, if there are any; they are hashed after they are read."""
+    data = read_folder(task)
+    for file in task_files(task):
+        if hashes and file_digest(file) != hashes.get(file.name):
+            raise EvaluationError(
+                f"Task {task.name}: {file} has changed since the job looked at it, so its scores would be kept as "
+                f"those of the old data. Leave the folder as it is while a job runs, and run the same command again."
+            )
+    return data
 
 
 def subsample(

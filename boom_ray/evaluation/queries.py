@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 FILE = "queries.json"
+COLUMNS = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+"""Mteb's name of a metric to what pytrec_eval, which computes it for every query, calls it."""
+RECIPROCAL_RANK = "mrr"
+Judged: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Values of documents or metrics, by query."""
 
 
 def watch_queries(task: Any) -> Callable[[], dict[str, float]]:
@@ -18,25 +23,46 @@ def watch_queries(task: Any) -> Callable[[], dict[str, float]]:
 
     Returns:
         A function that gives ``subset/query`` (``split:subset/query`` where several splits are evaluated) to the main
-        metric; empty for tasks and metrics that have no values per query.
+        metric; empty for tasks and metrics that have no values per query of which mteb's score is the mean.
     """
     found: dict[str, float] = {}
     inner = getattr(task, "task_specific_scores", None)
     if inner is None:
         return lambda: found
-    name, _, depth = str(task.metadata.main_score).rpartition("_at_")
-    column = f"{name}_cut_{depth}"
+    metric = str(task.metadata.main_score)
     has_splits = len(task.eval_splits) > 1
 
-    def keep(scores: dict[str, dict[str, float]], *arguments: Any, hf_split: str, hf_subset: str, **named: Any) -> Any:
+    def keep(scores: Judged, qrels: Judged, results: Judged, hf_split: str, hf_subset: str) -> Any:
         place = f"{hf_split}:{hf_subset}" if has_splits else hf_subset
-        for query, values in scores.items():
-            if column in values:
-                found[f"{place}/{query}"] = float(values[column])
-        return inner(scores, *arguments, hf_split=hf_split, hf_subset=hf_subset, **named)
+        own = inner(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
+        if metric not in own:  # else the task has its own way to compute it
+            values = _values(metric, scores, qrels, {} if task.skip_first_result else results)
+            found.update({f"{place}/{query}": value for query, value in values.items()})
+        return own
 
     task.task_specific_scores = keep
     return lambda: found
+
+
+def _values(metric: str, scores: Judged, qrels: Judged, results: Judged) -> dict[str, float]:
+    """The metric of every query.
+
+    Args:
+        metric: as mteb calls it.
+        scores: what pytrec_eval computed, by query and its name of a metric.
+        qrels: relevances of documents by query.
+        results: scores of the documents found by query, if those are what mteb judged.
+    """
+    name, _, depth = metric.rpartition("_at_")
+    if name == RECIPROCAL_RANK:
+        from mteb._evaluators.retrieval_metrics import mrr  # which pytrec_eval does not compute to a depth
+
+        return {
+            query: float(mrr(qrels, {query: found}, [int(depth)])[f"MRR@{depth}"][0])  # type: ignore[arg-type]  # dicts
+            for query, found in results.items()
+        }
+    column = f"{COLUMNS.get(name)}_{depth}"
+    return {query: float(values[column]) for query, values in scores.items() if column in values}
 
 
 def write_queries(folder: Path, values: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from boom_ray.model.folder import modules, read_json, transformer_dir
 from boom_ray.store import Artifact, Store
 
 META = "model_meta.json"
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 Scores = dict[str, TaskScore]
+log = logging.getLogger(__name__)
 
 
 def task_scores(store: Store, scores: Sequence[Score]) -> dict[str, Scores]:
@@ -43,15 +46,19 @@ def prompt_warnings(model: str, task: TaskConfig, used: Mapping[str, str], store
         model: its name.
         task: the task; ``overlaps`` names the datasets whose prompts it should have.
         used: as `used_prompts` gives it.
-        stored: prompts in the model's folder: ``query``, ``document``, and of datasets by their names.
+        stored: prompts in the model's folder: ``query``, ``document`` (or ``passage``, ``corpus``; documents have none
+            if it is not there), and of datasets by their names.
     """
     datasets = [name for name in (*task.overlaps, task.name) if name in stored]
     warnings = []
+    passage = next((stored[name] for name in DOCUMENT_PROMPTS if name in stored), "")  # as `Encoder` looks it up
     for role, prompt in used.items():
-        side = "document" if role == "document" else "query"
-        own = {stored.get(f"{name}-document", stored.get(side, "")) for name in datasets}
-        known = own if side == "document" else {stored[name] for name in datasets}
-        known = known or {stored[side]} if side in stored else known or ({""} if not stored else set(stored.values()))
+        if role == "document":
+            known = {stored.get(f"{name}-document", passage) for name in datasets} or {passage}
+        elif "query" in stored or not stored:
+            known = {stored[name] for name in datasets} or {stored.get("query", "")}
+        else:
+            known = {stored[name] for name in datasets} or set(stored.values())
         if prompt not in known:
             expected = " or ".join(repr(one) for one in sorted(known)[:3])
             warnings.append(
@@ -142,18 +149,31 @@ def read_published(folder: Path, config: EvaluationConfig) -> tuple[str, Scores,
 
 
 def _published(path: Path, task: TaskConfig, group: Group) -> TaskScore | None:
-    """The score on the configured splits and subsets; None if the file lacks one of them."""
+    """The score on the configured splits and subsets, all that mteb has if none are; None if the file lacks one.
+
+    A file that was made from another revision of the data than the installed mteb has is warned about.
+    """
+    import mteb
     from mteb.results import TaskResult
 
     try:
         result = TaskResult.from_disk(path)
     except Exception as error:  # whatever mteb and pydantic raise for a file of another form
         raise EvaluationError(f"{path} cannot be read as a result file of mteb: {error}") from error
+    every: Sequence[str] = ()
+    if task.path is None:
+        metadata = mteb.get_task(task.name).metadata
+        every = metadata.hf_subsets
+        if result.dataset_revision != metadata.revision:
+            log.warning(
+                "%s is of revision %s of the data, mteb %s has %s; its score may not be comparable.",
+                *(path, result.dataset_revision, mteb.__version__, metadata.revision),
+            )
     splits = [task.split, *task.extra_splits]
     values: list[float] = []
     for split in splits:
         own = {one["hf_subset"]: one["main_score"] for one in result.scores.get(split, [])}
-        wanted = task.subsets or tuple(own)
+        wanted = task.subsets or every or tuple(own)
         if not own or any(subset not in own for subset in wanted):
             return None
         values += [float(own[subset]) for subset in wanted]

@@ -10,10 +10,16 @@ from pathlib import Path
 
 from boom_ray.errors import ModelError
 from boom_ray.hashing import digest, file_digest
-from boom_ray.model.folder import check_folder, modules, prompts_digest, read_json, weights_fingerprint
+from boom_ray.model.folder import (
+    check_folder,
+    modules,
+    prompts_digest,
+    read_json,
+    refuse_pickles,
+    weights_fingerprint,
+)
 
 KINDS = frozenset({"Router", "Asym"})
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def is_routed(folder: Path) -> bool:
@@ -53,12 +59,9 @@ def check_model(folder: Path) -> None:
             check_folder(place)
         elif not place.is_dir():
             raise ModelError(f"{place} is missing; the model folder is incomplete.")
-        pickled = sorted(path.name for pattern in PICKLES for path in place.glob(pattern))
-        if pickled and not any(place.glob("*.safetensors")):
-            raise ModelError(
-                f"{place} has its weights only as {pickled[0]}, a pickle file that could run code when opened. "
-                f"Convert it to safetensors on a machine you trust, with model.save_pretrained(folder)."
-            )
+        refuse_pickles(place)
+    for module in modules(folder):
+        refuse_pickles(module.path)
 
 
 def model_hashes(folder: Path) -> tuple[str, str]:

@@ -52,6 +52,11 @@ class Known:
         return [pair for pair in self.pairs if pair.names not in self.found]
 
     @property
+    def missing_tasks(self) -> list[TaskConfig]:
+        """Their tasks, each once: the data of others is not needed."""
+        return list({pair.task.name: pair.task for pair in self.missing}.values())
+
+    @property
     def hashes(self) -> dict[str, dict[str, str]]:
         """Of the files of tasks that have some, by task and file."""
         return {pair.task.name: pair.spec["data"] for pair in self.pairs if "data" in pair.spec}
@@ -66,7 +71,7 @@ def evaluate(store: Store, models: Sequence[ModelRef], config: EvaluationConfig,
         store: holds one artifact of kind ``scores`` per pair, with mteb's own result file.
         models: what to evaluate.
         config: the tasks and how to run them.
-        report: hears one event when a pair starts and one when it ends.
+        report: hears one event when a pair starts and one when it ends, and how much of all is done.
 
     Raises:
         EvaluationError: a task's data is faulty, or two models have one name; raised before a model is loaded.
@@ -138,8 +143,7 @@ def _compute(
     found: dict[tuple[str, str], Score],
 ) -> list[Failure]:
     """Fill ``found`` with the scores of all missing pairs; return what failed."""
-    tasks = {pair.task.name: pair.task for pair in known.missing}
-    sizes = task_sizes(tasks.values(), known.config.seed, known.hashes) if sizes is None else sizes
+    sizes = task_sizes(known.missing_tasks, known.config.seed, known.hashes) if sizes is None else sizes
     for path in {pair.model.path for pair in known.missing}:
         check_model(store.resolve(path))
     from boom_ray.evaluation.pool import run_jobs  # imports Ray, which a fully cached evaluation does without

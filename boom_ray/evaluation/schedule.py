@@ -10,6 +10,9 @@ from typing import Any
 from boom_ray.config import TaskConfig
 from boom_ray.evaluation.scores import ModelRef
 
+UNKNOWN_SIZE = 1 << 62
+"""Of tasks that mteb has no statistics of: they may be large, and are taken first."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -28,7 +31,7 @@ class Job:
 
 
 class Schedule:
-    """Jobs by model, largest first.
+    """Jobs by model, largest first, equal ones as given.
 
     An actor keeps its model while that has jobs left, so a model is loaded once per actor; then it takes the model
     that the fewest actors work on, and among those the one with the most work left.
@@ -38,13 +41,13 @@ class Schedule:
         """Queue the jobs."""
         self._left: dict[str, list[Job]] = defaultdict(list)
         self._workers: dict[str, int] = defaultdict(int)
-        for job in sorted(jobs, key=lambda job: job.size):
+        for job in sorted(jobs, key=lambda job: job.size, reverse=True):
             self._left[job.model.name].append(job)
 
     def take(self, loaded: str | None) -> Job | None:
         """The next job of an actor that has the model named ``loaded`` in memory, or None when nothing is left."""
         name = loaded if loaded is not None and self._left.get(loaded) else self._other(loaded)
-        return self._left[name].pop() if name is not None else None
+        return self._left[name].pop(0) if name is not None else None
 
     def _other(self, loaded: str | None) -> str | None:
         if loaded is not None:

@@ -59,10 +59,11 @@ class Board:
 
     def take(self, wanted: Sequence[int] | None = None, model: str | None = None) -> tuple[int, Block] | None:
         """A block that nobody has; of these numbers, and of this model first; None if there is none."""
+        own = None if wanted is None else frozenset(wanted)  # looked into for every block of the board
         free = [
             (number, block)
             for number, block in self.blocks.items()
-            if not block.is_taken and (number in wanted if wanted is not None else not block.is_refused)
+            if not block.is_taken and (number in own if own is not None else not block.is_refused)
         ]
         found = next((one for one in free if one[1].model.path == model), free[0] if free else None)
         if found is not None:

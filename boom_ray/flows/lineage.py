@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from boom_ray.bags.sampling import quotas
 from boom_ray.bags.stage import CORE
 from boom_ray.config import EvaluationConfig, RunConfig, TaskConfig
 from boom_ray.config.load import validate
@@ -21,13 +22,14 @@ from boom_ray.flows.ingredients import find_artifact
 from boom_ray.flows.inputs import PREFIX
 from boom_ray.flows.members import Foundation, Planned
 from boom_ray.flows.merge.record import NOT_IN_RESULT
+from boom_ray.flows.summary import MODELS, linked_model
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL
 from boom_ray.store import ARTIFACT, Artifact, Draft, Store
 
 KIND = "lineage"
 FILE = "lineage.json"
-VERSION = 1
+VERSION = 2
 GROUPS = ("in_domain", "out_of_domain", "selection")
 SHOWN = 8
 
@@ -40,7 +42,7 @@ class Layer:
         name: of the run or update.
         corpus: key of the corpus with these datasets only.
         core: what later updates replay of it, as ``KIND/KEY``.
-        examples: dataset to examples.
+        examples: dataset to examples that a member on everything draws from.
     """
 
     name: str
@@ -134,7 +136,8 @@ def keep_run(
         merged: the merged model.
     """
     core, corpus = planned.bags[CORE], foundation.corpus
-    layer = Layer(config.name, corpus.key, f"{core.kind}/{core.key}", foundation.sizes)
+    drawn = quotas(foundation.sizes, **config.bags.mixture.identity())
+    layer = Layer(config.name, corpus.key, f"{core.kind}/{core.key}", drawn)
     names = [bag.name for bag in config.bags.resolved()]
     found = tuple(Ancestor.of(name, members[name], planned.bags[name]) for name in names)
     made = (foundation.base.key, corpus.key, (layer,), found, merged.key, merged.spec)
@@ -196,7 +199,7 @@ def find_lineage(store: Store, current: str) -> tuple[Lineage, str]:
     Args:
         store: where it is.
         current: ``artifact:lineage/KEY`` (the beginning of a key is enough), or the name of a run or update, whose
-            newest lineage is taken.
+            lineage is taken; of several the newest whose model ``models/NAME`` in the store shows.
 
     Returns:
         The lineage, and a sentence that says which one it is and which others have its name.
@@ -213,12 +216,21 @@ def find_lineage(store: Store, current: str) -> tuple[Lineage, str]:
     named = [artifact for artifact in lineages(store) if artifact.spec["name"] == current]
     if not named:
         raise ConfigError(f"current: no run or update in {store.root} is called {current}.{_known(store)}")
-    lineage = read(named[-1])
+    shown = linked_model(store, current)
+    chosen = [one for one in named if _merged(store, one) == shown] or named
+    lineage = read(chosen[-1])
     told = f"Updated is {current}, {KIND}/{lineage.key}"
     if len(named) == 1:
         return lineage, f"{told}."
-    others = ", ".join(f"{KIND}/{one.key}" for one in reversed(named[:-1]))
-    return lineage, f"{told}, the newest of {len(named)} of that name; older: {others}. Name one by current=artifact:…"
+    others = ", ".join(f"{KIND}/{one.key}" for one in reversed(named) if one.key != lineage.key)
+    why = "the newest" if chosen is named else f"whose model {MODELS}/{current} shows,"
+    return lineage, f"{told}, {why} of {len(named)} of that name; others: {others}. Name one by current=artifact:…"
+
+
+def _merged(store: Store, lineage: Artifact) -> str | None:
+    """Fingerprint of a lineage's model, if the store has it."""
+    found = store.get("merge", lineage.inputs["merged"])
+    return None if found is None else found.fingerprint
 
 
 def lineages(store: Store) -> list[Artifact]:

@@ -91,7 +91,10 @@ class Planned:
 
 
 def lay_foundation(
-    space: Workspace, config: RunConfig, check: Callable[[Artifact], None] = lambda base: None
+    space: Workspace,
+    config: RunConfig,
+    check: Callable[[Artifact], None] = lambda base: None,
+    check_sizes: Callable[[EvaluationConfig], None] = lambda evaluation: None,
 ) -> Foundation:
     """Base and corpus; everything that can be checked before data is read is checked first.
 
@@ -99,6 +102,7 @@ def lay_foundation(
         space: store, and who listens to progress.
         config: the run.
         check: looks at the base before any data is read; raises what is wrong.
+        check_sizes: likewise at the tasks, every path given, after they were checked as they are.
 
     Raises:
         BoomError: see the stages.
@@ -112,6 +116,7 @@ def lay_foundation(
     source = load_base(config)
     resolved = with_embedded(space.store, config, space)
     check_tasks(resolved.evaluation)
+    check_sizes(resolved.evaluation)
     warn_of_data(resolved.evaluation.all_tasks)
     base = make_base(space.store, source.job(config), space)
     check(base)

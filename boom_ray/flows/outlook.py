@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from boom_ray.bags.sampling import quotas
+from boom_ray.bags.sampling import BagRule, quotas
 from boom_ray.bags.stage import rule_of
-from boom_ray.config import BagConfig, RunConfig
+from boom_ray.config import BagConfig, RunConfig, ScheduleConfig
+from boom_ray.flows.members import is_everything
 from boom_ray.hashing import digest
 
 
@@ -29,7 +30,26 @@ class Part:
 def member_parts(config: RunConfig) -> list[Part]:
     """A part per bag of a run; a baseline that is trained for comparison is none of them."""
     shares = config.bags.shares()
-    return [Part(_key(config, bag), _runs(config, bag, shares[bag.name])) for bag in config.bags.resolved()]
+    return [
+        Part(
+            _key(config, rule_of(bag, config.bags, config.seed), config.bags.schedule),
+            _runs(config, bag, shares[bag.name]),
+        )
+        for bag in config.bags.resolved()
+    ]
+
+
+def baseline_part(config: RunConfig) -> Part | None:
+    """The member that is trained for comparison: everything, batch-level shuffling; None if a bag is that or
+    the run wants none.
+
+    See `boom_ray.flows.members.bag_jobs`.
+    """
+    bags = config.bags
+    rules = [rule_of(bag, bags, config.seed) for bag in bags.resolved()]
+    if not config.baseline or (bags.schedule.is_plain and any(map(is_everything, rules))):
+        return None
+    return Part(_key(config, BagRule(1.0, config.seed), ScheduleConfig()), float(config.training.epochs))
 
 
 def total(parts: Iterable[Part]) -> float:
@@ -44,11 +64,10 @@ def full_run(config: RunConfig, sizes: Mapping[str, int]) -> int:
     return batch * sum(size // batch for size in share.values())
 
 
-def _key(config: RunConfig, bag: BagConfig) -> str:
+def _key(config: RunConfig, rule: BagRule, schedule: ScheduleConfig) -> str:
     """By what decides a member, as far as arms and trials can change it."""
-    rule = rule_of(bag, config.bags, config.seed)
-    schedule = config.bags.schedule.identity()
-    return digest([repr(rule), schedule, config.bags.mixture.identity(), config.training.identity(), config.seed])
+    run = [config.bags.mixture.identity(), config.training.identity(), config.seed]
+    return digest([repr(rule), schedule.identity(), *run])
 
 
 def _runs(config: RunConfig, bag: BagConfig, share: float) -> float:

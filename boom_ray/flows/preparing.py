@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,12 +57,14 @@ class Prepared:
         config: the recipe, with the weights that were found.
         facts: what was found, for MLflow and the card; JSON values.
         looked_at: the training data that the method looked at before the merge, for the same; see `_looked_at`.
+        seconds: computing time of gathering and searching, also where it was done earlier.
     """
 
     inputs: MergeInputs
     config: MergeConfig
     facts: dict[str, Any]
     looked_at: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def gathered(config: MergeConfig) -> frozenset[str]:
@@ -132,13 +134,18 @@ def prepare(space: Workspace, inputs: MergeInputs, config: MergeConfig, ground: 
 
 def _fisher(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
     made = _gather(space, ready, ground, gather_fisher)
-    return replace(ready, inputs=replace(ready.inputs, fisher=_refs(ready, made)), looked_at=_looked_at(ground, made))
+    inputs = replace(ready.inputs, fisher=_refs(ready, made))
+    return replace(ready, inputs=inputs, looked_at=_looked_at(ground, made), seconds=_seconds(ready, made.values()))
 
 
 def _activations(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
     made = _gather(space, ready, ground, gather_activations)
     inputs = replace(ready.inputs, activations=_refs(ready, made))
-    return replace(ready, inputs=inputs, looked_at=_looked_at(ground, made))
+    return replace(ready, inputs=inputs, looked_at=_looked_at(ground, made), seconds=_seconds(ready, made.values()))
+
+
+def _seconds(ready: Prepared, made: Iterable[Artifact]) -> float:
+    return ready.seconds + sum(float(one.figures.get("seconds", 0.0)) for one in made)
 
 
 def _gather(space: Workspace, ready: Prepared, ground: Ground, stage: Callable[..., Artifact]) -> dict[str, Artifact]:
@@ -191,7 +198,7 @@ def _learn(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
     parameters = {**config.parameters, "scale": found["scale"]}
     fixed = config.model_copy(update={"weights": tuple(found["weights"]), "parameters": parameters})
     looked_at = _looked_at(ground, {"learned weights": made})
-    return replace(ready, config=fixed, facts={"learned": found}, looked_at=looked_at)
+    return replace(ready, config=fixed, facts={"learned": found}, looked_at=looked_at, seconds=_seconds(ready, [made]))
 
 
 def _soup(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
@@ -201,10 +208,12 @@ def _soup(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
     plain = config.model_copy(update={"method": "linear", "weights": "equal", "parameters": {}, "rules": ()})
     names = [member.name for member in inputs.members]
     found: dict[str, float] = {}
+    seconds: list[float] = []
 
     def scores(models: Sequence[ModelRef]) -> list[float]:
         evaluation = evaluate(space.store, models, tasks, space)
         check_scores(evaluation)
+        seconds.extend(score.seconds for score in evaluation.scores)
         averages = means(evaluation.scores)
         values = [float(averages[model.name]["in_domain"] or 0.0) for model in models]
         found.update(zip((model.name for model in models), values, strict=True))
@@ -214,12 +223,14 @@ def _soup(space: Workspace, ready: Prepared, ground: Ground) -> Prepared:
         name = "soup " + "+".join(names[place] for place in trial)
         some = replace(inputs, members=[inputs.members[place] for place in trial])
         made = merge(space.store, some, plain, _renamed(space, name))
+        seconds.append(float(made.figures.get("seconds", 0.0)))
         return scores([model_ref(space, merged_ref(name, made), ground.model)])[0]
 
     alone = scores([complete_ref(space, member, inputs, ground.model) for member in inputs.members])
     weights = greedy_soup(alone, soup)
     facts = {"soups": found, "selection": [task.name for task in chosen_by]}
-    return replace(ready, config=config.model_copy(update={"weights": weights}), facts=facts)
+    fixed = config.model_copy(update={"weights": weights})
+    return replace(ready, config=fixed, facts=facts, seconds=ready.seconds + sum(seconds))
 
 
 STEPS: dict[str, Callable[[Workspace, Prepared, Ground], Prepared]] = {

@@ -54,6 +54,14 @@ def link_model(store: Store, folder: Path, name: str) -> Path:
     return link
 
 
+def linked_model(store: Store, name: str) -> str:
+    """Fingerprint of the merged model that `link_model`'s path shows; empty if there is none."""
+    link = Path(store.root) / MODELS / name
+    shown = link.resolve().parent if store.is_local and link.is_symlink() else None
+    found = store.get(shown.parent.name, shown.name) if shown is not None else None
+    return "" if found is None else found.fingerprint
+
+
 def say_summary(
     space: Workspace, rows: Sequence[Row], folder: Path, started: float, baseline: str | None = None
 ) -> None:

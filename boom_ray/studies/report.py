@@ -100,8 +100,9 @@ def overview_text(study: StudyResult) -> str:
     titles = [f"- `{arm}`: {_line(title)}" for arm, title in study.titles.items() if title and title != arm]
     note = (
         "Cost is that of making the arm alone, once, in the mean over seeds: examples seen, in units of one epoch of "
-        "all data (a full run), and the measured training time of its members, one after the other ([h:]mm:ss). What "
-        "several arms need is trained once, and counts as shared in each."
+        "all data (a full run), and the measured training time of its members, one after the other ([h:]mm:ss). For "
+        "clusters, the trainings that find them are in both. What several arms need is trained once, and counts as "
+        "shared in each."
     )
     return "\n\n".join([report.markdown(rows), note, *(["\n".join(titles)] if titles else [])])
 

@@ -19,8 +19,9 @@ class Cost:
     """What one arm takes for one seed if nothing else is trained.
 
     Attributes:
-        runs: training in full-run units: examples seen, over those of one epoch of all data.
-        seconds: measured training time of its members, one after the other, whenever they were trained.
+        runs: training in full-run units: examples seen, over those of one epoch of all data; with the search for
+            clusters where its members are clusters.
+        seconds: measured time of the same trainings, one after the other, whenever they were done.
         members: how many it trains.
         shared_runs: the part of ``runs`` that other arms need too, so that the study trains it only once.
     """

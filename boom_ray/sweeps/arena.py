@@ -12,10 +12,11 @@ from boom_ray.runtime import cause, nodes_resources  # isort: skip  (sets Ray's 
 import ray
 
 from boom_ray.config import EvaluationConfig, ModelConfig
-from boom_ray.errors import BoomError, MergeError
+from boom_ray.errors import BoomError, MergeError, StoreError
 from boom_ray.evaluation.crew import OFFLINE, actor_count, wait_for_room
 from boom_ray.events import Event, Report, silent
 from boom_ray.store import Store
+from boom_ray.sweeps.failures import RETRY
 from boom_ray.sweeps.job import KIND, Identity, TaskSpecs, TrialJob, identify
 from boom_ray.sweeps.turns import Turns
 
@@ -125,7 +126,7 @@ class Arena:
 
         Raises:
             EvaluationError: a task's folder does not exist, or the cluster has no room for a single actor.
-            StoreError: the store cannot be read.
+            StoreError: the store cannot be read or written.
         """
         found: dict[int, Outcome] = {}
         wanted: dict[str, Wanted] = {}
@@ -213,12 +214,14 @@ def _collect(ref: Any) -> tuple[dict[str, Any], frozenset[str], str]:
     except (ray.exceptions.RayActorError, ray.exceptions.ActorUnavailableError) as error:
         text = (
             f"The process that computed this trial died, and died again on a second try; the machine may have run out "
-            f"of memory. Lower evaluation.actors or evaluation.batch_size and run the same command again. Ray says: "
-            f"{error}"
+            f"of memory. Lower evaluation.actors or evaluation.batch_size and run the same command again with {RETRY}. "
+            f"Ray says: {error}"
         )
         return {}, frozenset(), text
     except Exception as error:  # whatever one trial raises must not lose the others
         inner = cause(error)
+        if isinstance(inner, StoreError):
+            raise inner from None  # hits every trial, and is no fault of this one's
         text = str(inner) if isinstance(inner, BoomError) else f"{type(inner).__name__}: {inner}"
         return {}, frozenset(), text
 

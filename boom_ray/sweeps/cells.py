@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from boom_ray.config.sweep import WEIGHTS, SweepConfig
 from boom_ray.hashing import canonical_json
@@ -38,6 +39,19 @@ def weight_cells(point: Point, config: SweepConfig) -> dict[str, float]:
         names = member_names(config, len(weights))
         cells |= {prefix + name: weight for name, weight in zip(names, weights, strict=True)}
     return cells
+
+
+def found_cells(found: Mapping[str, Any], config: SweepConfig) -> dict[str, Cell]:
+    """What a merge searched itself: ``weight.MEMBER``, and all else as ``found.NAME``.
+
+    Args:
+        found: see `boom_ray.sweeps.trials.Answer`.
+        config: names the members.
+    """
+    weights = list(found.get("weights", []))
+    names = member_names(config, len(weights))
+    cells: dict[str, Cell] = {f"weight.{name}": weight for name, weight in zip(names, weights, strict=True)}
+    return cells | {f"found.{name}": label(value) for name, value in found.items() if name != "weights"}
 
 
 def parameters(point: Point, config: SweepConfig) -> dict[str, Cell]:

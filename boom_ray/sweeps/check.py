@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from boom_ray.config import RunConfig, SweepConfig
+from boom_ray.config import EvaluationConfig, RunConfig, SweepConfig
 from boom_ray.config.sweep import WEIGHTS, label
-from boom_ray.errors import ConfigError, MergeError
+from boom_ray.errors import ConfigError, EvaluationError, MergeError
+from boom_ray.evaluation.benchmarks import task_sizes
+from boom_ray.evaluation.proxies import proxy_of
 from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.sweeps.points import applies, as_listed, field_of, member_count, trial_config, words
 from boom_ray.sweeps.simplex import readable
@@ -26,6 +28,12 @@ def check_space(config: SweepConfig) -> None:
     """
     for key in config.sweep.space:
         _check_key(key)
+    if "seed" in config.sweep.space and config.model.dense:
+        raise ConfigError(
+            "sweep.space.seed: the first weights of model.dense follow from the seed, so members of every seed would "
+            "begin from a base of their own, and merges would be about another. Search bags.members.N.seed (draw and "
+            "order of bag N) instead, or remove model.dense."
+        )
     _check_first(config)
     tried: set[str] = set()
     for key in config.sweep.ordered():
@@ -35,6 +43,25 @@ def check_space(config: SweepConfig) -> None:
                 if words(point) not in tried:
                     tried.add(words(point))
                     _try(config, point, _unusable(key, value))
+
+
+def check_rungs(rungs: Sequence[int | None], evaluation: EvaluationConfig) -> None:
+    """Check that the selection tasks can be scored at every size; whole tasks are checked with all others.
+
+    Args:
+        rungs: sizes as the search has them.
+        evaluation: the tasks, every path given; its seed decides which rows a proxy has.
+
+    Raises:
+        ConfigError: names ``sweep.rungs``, the size, and every task for which it is too small.
+    """
+    for size in rungs:
+        if size is None:
+            continue
+        try:
+            task_sizes(proxy_of(evaluation.selection, size), evaluation.seed)
+        except EvaluationError as error:
+            raise ConfigError(f"sweep.rungs: {size} is too small; take larger sizes.\n{error}") from None
 
 
 def example(config: SweepConfig) -> RunConfig:

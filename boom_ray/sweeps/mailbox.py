@@ -15,6 +15,7 @@ from boom_ray.sweeps.trials import Answer, Ask, Point, Status
 
 POINT, NUMBER, RESOURCE = "point", "trial", "resource"
 CLOSED = "the search has ended"
+GONE = "the trial has started again, and asks from another process"
 
 
 class TrialFailedError(Exception):
@@ -67,10 +68,15 @@ class Mailbox:
         return letters
 
     async def ask(self, ask: Ask) -> Answer:
-        """Put a question in and wait for its answer; after `close` the answer is an error."""
+        """Put a question in and wait for its answer; after `close` the answer is an error.
+
+        A trial whose process has died asks again from another one. Nobody waits for the first answer any more, and Ray
+        does not cancel the call of a dead caller: it would keep one of the actor's slots until none is left.
+        """
         if self._is_closed:
             return Answer(error=CLOSED)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        await self.answer(ask.number, Answer(error=GONE))
         self._waiting[ask.number] = future
         await self.post(ask)
         return await future

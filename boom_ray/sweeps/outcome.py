@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from boom_ray.config.sweep import WEIGHTS, SweepConfig
 from boom_ray.errors import EvaluationError
 from boom_ray.evaluation import report
-from boom_ray.sweeps.cells import Cell, label, parameters, weight_parts
+from boom_ray.sweeps.cells import Cell, found_cells, label, parameters, weight_parts
+from boom_ray.sweeps.failures import RETRY
 from boom_ray.sweeps.trials import Point, Trial
 
 
@@ -159,28 +160,45 @@ def statistics(trials: Sequence[Trial]) -> dict[str, float]:
 def rows(trials: Sequence[Trial], config: SweepConfig) -> list[dict[str, Cell]]:
     """A flat row per trial, by number, all with the same columns; None where there is no value.
 
-    The columns: ``number``, ``status``, ``rung`` (the last that was scored, from 0), ``objective.NAME``,
-    ``score.TASK`` (both at that rung), every parameter (see `parameters`), ``seconds`` and ``error``.
+    The columns: ``number``, ``status``, ``rung`` (the last that was scored, from 0), with several objectives ``front``
+    (``yes`` for a trial of their Pareto front, else empty), ``objective.NAME``,
+    ``score.TASK`` (both at that rung), every parameter (see `parameters`), what merges searched themselves (see
+    `found_cells`), ``seconds`` and ``error``.
 
     Args:
         trials: in any order.
         config: whose space and objectives they are of.
     """
     ordered = sorted(trials, key=lambda trial: trial.number)
-    points = [parameters(trial.point, config) for trial in ordered]
+    points = [parameters(trial.point, config) | found_cells(trial.found, config) for trial in ordered]
     columns = list(dict.fromkeys(name for point in sorted(points, key=len, reverse=True) for name in point))
     objectives = [objective.name for objective in config.sweep.objectives]
+    on_front = front_cell(trials, objectives)
     configured = [task.name for task in config.evaluation.selection]
     tasks = dict.fromkeys([*configured, *(name for trial in ordered for name in trial.scores)])
     result = []
     for trial, point in zip(ordered, points, strict=True):
         rung = sum(not answer.error for answer in trial.answers) - 1
         row: dict[str, Cell] = {"number": trial.number, "status": trial.status, "rung": rung if rung >= 0 else None}
+        row |= on_front(trial)
         row |= {f"objective.{name}": trial.objectives.get(name) for name in objectives}
         row |= {f"score.{name}": trial.scores.get(name) for name in tasks}
         row |= {name: point.get(name) for name in columns}
         result.append(row | {"seconds": trial.seconds, "error": trial.error})
     return result
+
+
+def front_cell(trials: Sequence[Trial], names: Sequence[str]) -> Callable[[Trial], dict[str, str]]:
+    """Gives a trial's cell ``front`` of tables: ``yes`` on the Pareto front, else empty; no cell with one objective.
+
+    Args:
+        trials: all of them, in any order.
+        names: the objectives.
+    """
+    if len(names) == 1:
+        return lambda trial: {}
+    numbers = {trial.number for trial in pareto(trials, names)}
+    return lambda trial: {"front": "yes" if trial.number in numbers else ""}
 
 
 def markdown(trials: Sequence[Trial], config: SweepConfig, top: int = 10) -> str:
@@ -194,10 +212,13 @@ def markdown(trials: Sequence[Trial], config: SweepConfig, top: int = 10) -> str
     names = [objective.name for objective in config.sweep.objectives]
     keys = [key for key in config.sweep.space if any(key in trial.point for trial in trials)]
     table: list[report.Row] = []
+    on_front = front_cell(trials, names)
     for trial in ranked(trials, names)[:top]:
-        row: report.Row = {"trial": str(trial.number)}
+        row: report.Row = {"trial": str(trial.number), **on_front(trial)}
         row |= {name: float(trial.objectives[name]) for name in names}
         row |= {key: _words(trial.point, key, config) for key in keys}
+        if any(one.found.get("weights") for one in trials):
+            row["weights found"] = " / ".join(f"{weight:.3f}" for weight in trial.found.get("weights", [])) or None
         table.append(row | {"seconds": f"{trial.seconds:.1f}"})
     return report.markdown(table)
 
@@ -228,5 +249,6 @@ def _some_finished(trials: Sequence[Trial]) -> list[Trial]:
         raise EvaluationError(f"{text}, and none failed: raise sweep.trials or sweep.hours.")
     reason, count = errors.most_common(1)[0]
     raise EvaluationError(
-        f"{text}; {errors.total()} failed, {count} of them with: {reason} Mend that and start the sweep again."
+        f"{text}; {errors.total()} failed, {count} of them with: {reason} Mend that and start the sweep again "
+        f"with {RETRY}: a trial that failed stays failed else."
     )

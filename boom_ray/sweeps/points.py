@@ -62,6 +62,20 @@ def member_count(config: SweepConfig, point: Point) -> int:
     return len(validate(BagsConfig, tree[BAGS], told).resolved())
 
 
+def can_have(config: SweepConfig, parameter: ParameterConfig, point: Point) -> bool:
+    """Whether a value can be chosen: always, but for weights of bags that do not go together.
+
+    A trial of such bags fails by itself, see `trial_config`; an error here would end the search of all others.
+    """
+    if parameter.simplex is None:
+        return True
+    try:
+        member_count(config, point)
+    except ConfigError:
+        return False
+    return True
+
+
 def training_part(point: Point) -> Point:
     """The parameters that decide which members are trained."""
     return {key: value for key, value in point.items() if decides_members(key)}

@@ -39,7 +39,7 @@ class ManyRungs(KeepProcesses, AsyncHyperBandScheduler):  # type: ignore[misc]  
 
 
 def make_scheduler(settings: SearchConfig) -> TrialScheduler:
-    """ASHA on the first objective where there are several rungs; rung r has the resource ``reduction ** r``."""
+    """ASHA where there are several rungs, which one objective may have; rung r has the resource ``reduction ** r``."""
     rungs = len(settings.rungs)
     scheduler: Any = (
         OneRung()

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from boom_ray.config import ParameterConfig, SweepConfig
 from boom_ray.config.sweep import RatiosConfig, SimplexConfig, label
-from boom_ray.sweeps.points import applies, as_listed, member_count
+from boom_ray.sweeps.points import applies, as_listed, can_have, member_count
 from boom_ray.sweeps.simplex import broken_stick, readable
 from boom_ray.sweeps.trials import Point
 
@@ -32,14 +32,13 @@ def sample(config: SweepConfig, suggest: Suggest) -> Point:
     """A point of the space: what others depend on first, then what decides members, the weights last.
 
     Numbers have 6 significant digits, weights 4 decimals and sum 1, so that recipes are readable and their keys stable.
-
-    Raises:
-        ConfigError: the chosen bags do not go together, so that their weights cannot be counted.
+    Where the chosen bags do not go together, their weights cannot be counted: the point has none, and is no run; see
+    `boom_ray.sweeps.points.trial_config`, which says why.
     """
     point: Point = {}
     for key in config.sweep.ordered():
         parameter = config.sweep.space[key]
-        if applies(parameter, point):
+        if applies(parameter, point) and can_have(config, parameter, point):
             point[key] = _draw(config, key, parameter, point, suggest)
     return as_listed(config, point)
 

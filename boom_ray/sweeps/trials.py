@@ -36,8 +36,10 @@ class Answer:
         scores: selection task to main score; empty after an error.
         objectives: name of an objective to its value, higher is better; empty after an error.
         error: why there is none.
-        seconds: computing time of merge and evaluation, also where it was computed earlier.
+        seconds: computing time of merge and evaluation, and of what the merge had to gather or search before for the
+            first time; also where it was computed earlier.
         stored: it was in the store already.
+        found: what the merge searched itself, JSON values: ``weights`` one per member, ``scale``.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class Answer:
     error: str = ""
     seconds: float = 0.0
     stored: bool = False
+    found: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class Trial:
         """Scores by task at that rung."""
         good = [answer for answer in self.answers if not answer.error]
         return good[-1].scores if good else {}
+
+    @property
+    def found(self) -> Mapping[str, Any]:
+        """What its merge searched itself, see `Answer`."""
+        return self.answers[-1].found if self.answers else {}
 
     @property
     def seconds(self) -> float:

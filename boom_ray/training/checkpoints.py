@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import ray.train
@@ -30,16 +31,22 @@ class Checkpoints:
     Args:
         loop: what is trained.
         config: how often.
+        started: when this attempt began, by ``time.monotonic``; now by default.
     """
 
-    def __init__(self, loop: Loop, config: TrainingConfig) -> None:
+    def __init__(self, loop: Loop, config: TrainingConfig, started: float | None = None) -> None:
         """Start the clock."""
         self.loop, self.config = loop, config
+        self._earlier, self._started = 0.0, time.monotonic() if started is None else started
         self.last_step, self.last_time = loop.progress.step, time.monotonic()
         # Ray keeps count of folders by name, and after an older checkpoint was taken, steps come a second time
         self.attempt = loop.group.from_first(uuid.uuid4().hex[:8])
         self._arrived = threading.Event()
         self._arrived.set()
+
+    def seconds(self) -> float:
+        """What training took until now: this attempt, and earlier ones until the checkpoint that it began with."""
+        return self._earlier + time.monotonic() - self._started
 
     def restore(self) -> int:
         """Continue from the run's last checkpoint that can be read; returns the finished steps.
@@ -78,7 +85,8 @@ class Checkpoints:
             fault = str(error)
         fault = self.loop.group.first_fault(fault)
         if fault is None:
-            self.loop.resume(progress)
+            self._earlier = progress.seconds
+            self.loop.resume(replace(progress, seconds=0.0))
         return fault
 
     def offer(self, step: int) -> None:
@@ -98,7 +106,7 @@ class Checkpoints:
     def _take(self, step: int) -> None:
         loop = self.loop
         loop.check()  # nothing bad is kept, and the host must wait for the device here anyway
-        progress, name = loop.standing(), f"step{step:09d}-{self.attempt}"
+        progress, name = replace(loop.standing(), seconds=self.seconds()), f"step{step:09d}-{self.attempt}"
         if loop.group.rank >= loop.weights.holders:
             ray.train.report({"step": step}, checkpoint_dir_name=name)
             return

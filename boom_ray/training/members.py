@@ -56,7 +56,9 @@ def train_members(
     Raises:
         TrainingError: some members failed; names them, the reason and what is finished.
         ConfigError: the cluster can never hold one member.
+        ValueError: two members have one name.
     """
+    _check_names(jobs)
     found = {job.name: store.get(job.kind, job.key) for job in jobs}
     for job in jobs:
         artifact = found[job.name]
@@ -78,6 +80,14 @@ def train_members(
         finished = [name for name, artifact in found.items() if artifact is not None]
         raise TrainingError(_failure_text(failures, finished))
     return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+
+def _check_names(jobs: Sequence[MemberJob]) -> None:
+    """Everything below goes by name: of two namesakes, the one in the store would hide the one that is not."""
+    keys: dict[str, str] = {}
+    for job in jobs:
+        if keys.setdefault(job.name, job.key) != job.key:
+            raise ValueError(f"two members are called {job.name}: {keys[job.name]} and {job.key}")
 
 
 def train_branches(

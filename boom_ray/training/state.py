@@ -38,6 +38,7 @@ class Progress:
         losses: dataset to the moving average of its loss, for leaps.
         unlogged: (dataset, loss) of the steps since the last log line.
         micro_batch_tokens: tokens of a forward pass; on CPUs a member goes on with as many, whatever is free now.
+        seconds: that training took, in checkpoints of a member; a trunk's state is the same however long it took.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)
     unlogged: list[tuple[str, float]] = field(default_factory=list)
     micro_batch_tokens: int = 0
+    seconds: float = 0.0
 
 
 def snapshot(weights: Weights, optimizer: torch.optim.AdamW) -> Tensors:

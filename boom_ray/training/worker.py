@@ -59,7 +59,7 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
     loop = _start(job, store, group)
     if job.trunk is not None and ray.train.get_checkpoint() is None:
         begin(store, job.trunk, loop)
-    checkpoints = Checkpoints(loop, job.training)
+    checkpoints = Checkpoints(loop, job.training, started)
     resumed = checkpoints.restore()
     tell = _teller(group, queue)
 
@@ -78,7 +78,7 @@ def _train(job: MemberJob, store: Store, queue: Any) -> None:
     loop.check()  # a trunk may end between log lines
     figures: dict[str, Any] = {"steps": loop.plan.end, "examples": loop.plan.end * job.training.batch_size}
     figures |= {"curve": loop.progress.curve, "skipped_steps": loop.progress.skipped, "resumed_at": resumed}
-    figures |= {"computed": loop.settings.text(), "seconds": time.monotonic() - started}
+    figures |= {"computed": loop.settings.text(), "seconds": checkpoints.seconds()}
     if isinstance(job, TrunkJob):
         leave_trunk(store, job, loop, figures)
         tell(Event("members", job.name, loop.plan.end, loop.plan.end))

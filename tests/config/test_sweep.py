@@ -6,8 +6,9 @@ import pytest
 
 from boom_ray.config import SweepConfig
 from boom_ray.config.load import validate
-from boom_ray.config.sweep import ParameterConfig, SimplexConfig, decides_members, label
+from boom_ray.config.sweep import LEAST_SIZE, ParameterConfig, SimplexConfig, decides_members, label
 from boom_ray.errors import ConfigError
+from boom_ray.evaluation.proxies import proxy_of
 from tests.sweeps.spaces import BAGS, METHODS, RUN, sweep
 
 
@@ -118,6 +119,13 @@ def test_what_a_searcher_of_all_combinations_cannot_have(searcher, key, paramete
     [
         ({"rungs": [None, 64]}, "sweep.rungs: must grow, and null (whole tasks) comes last"),
         ({"rungs": [64, 64]}, "sweep.rungs: must grow"),
+        ({"rungs": [1, None]}, "sweep.rungs: sizes must be 2 or more, for a score compares; got [1, None]"),
+        ({"rungs": [-3, None]}, "sweep.rungs: sizes must be 2 or more, for a score compares; got [-3, None]"),
+        (
+            {"rungs": [64, None], "objectives": [{"name": "a"}, {"name": "b"}]},
+            "sweep.rungs: ASHA would drop trials by the first of sweep.objectives (a) alone",
+        ),
+        ({"rungs": [0]}, "sweep.rungs: sizes must be 2 or more"),
         ({"objectives": [{"name": "a"}, {"name": "a"}]}, "sweep.objectives: names must be unique"),
         ({"objectives": [{"name": "a"}, {"name": "b"}], "searcher": "gp"}, "sweep.searcher: gp takes one objective"),
         ({"objectives": [{"tasks": ["other"]}]}, "sweep.objectives.0.tasks: other is no task of evaluation.selection"),
@@ -125,6 +133,16 @@ def test_what_a_searcher_of_all_combinations_cannot_have(searcher, key, paramete
 )
 def test_a_wrong_search_is_named(search, expected):
     assert expected in fault({"bags": BAGS}, **search)
+
+
+def test_several_objectives_may_have_one_size():
+    search = {"space": {"bags": BAGS}, "rungs": [64], "objectives": [{"name": "a"}, {"name": "b"}]}
+    assert validate(SweepConfig, RUN | {"sweep": search}, "s.yaml").sweep.rungs == (64,)
+
+
+def test_every_size_that_a_rung_may_have_is_one_that_a_task_may_have():
+    config = validate(SweepConfig, RUN | {"sweep": {"space": {"bags": BAGS}, "rungs": [2, None]}}, "s.yaml")
+    assert [task.size for task in proxy_of(config.evaluation.selection, LEAST_SIZE)] == [2]
 
 
 def test_a_sweep_needs_tasks_to_choose_by_and_sizes_need_folders():

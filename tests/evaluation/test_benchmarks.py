@@ -10,6 +10,7 @@ import pytest
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.benchmarks import check_tasks, evaluation_texts, score_spec, task_sizes
+from boom_ray.evaluation.schedule import UNKNOWN_SIZE
 from boom_ray.evaluation.scores import ModelRef
 from boom_ray.hashing import normalized_text_key
 from tests.evaluation.task_folders import write_jsonl, write_task
@@ -24,6 +25,33 @@ def test_sound_tasks_pass(tasks: dict[str, TaskConfig]) -> None:
 def test_sizes_are_the_characters_to_encode(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "test.jsonl", [{"query": "ab", "positive": ["c"], "negative": ["defg"]}])
     assert task_sizes([TaskConfig(name="t", path=str(tmp_path), type="reranking")]) == {"t": 7}
+
+
+def test_mtebs_own_tasks_have_the_sizes_of_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    sizes = {
+        "STS12": 402_118,
+        "Banking77Classification": 167_036,
+        "ArguAna": 10_607_229,
+        "STS17": 400_264,
+        "BiorxivClusteringP2P.v2": 3_579_993,  # 4 % of the documents are embedded
+        "AlloProfClusteringS2S.v2": 83_909,  # 2556 are, and there are no more
+        "CQADupstackRetrieval": 426_551_177,  # the sum of its parts
+    }
+    tasks = [TaskConfig(name=name) for name in sizes]
+    assert task_sizes(tasks) == sizes
+    assert task_sizes([TaskConfig(name="STS17", subsets=("ko-ko", "ar-ar"))]) == {"STS17": 183_387 + 16_247}
+    monkeypatch.setattr(TaskMetadata, "descriptive_stats", None)
+    assert set(task_sizes(tasks).values()) == {UNKNOWN_SIZE}
+
+
+def test_bitext_of_many_languages_counts_every_language_once() -> None:
+    name = "IN22ConvBitextMining"
+    whole = task_sizes([TaskConfig(name=name)])[name]
+    pair, *others = (("asm_Beng-ben_Beng",), ("asm_Beng-ben_Beng", "asm_Beng-brx_Deva"), ("ben_Beng-brx_Deva",))
+    one, two, rest = (task_sizes([TaskConfig(name=name, subsets=own)])[name] for own in (pair, *others))
+    assert 0 < one < two < one + rest < whole
 
 
 def test_all_faults_are_said_at_once(tmp_path: Path) -> None:

@@ -321,6 +321,8 @@ def test_ranks_by_hand():
     assert (best["mean_task"], best["mean_type"]) == pytest.approx((0.6, (0.65 + 0.5) / 2))
     assert (best["in_domain"], best["out_of_domain"], best["STS"]) == pytest.approx((0.65, 0.5, 0.65))
     assert middle["in_domain"] == pytest.approx(0.65) and middle["Retrieval"] is middle["mean_task"] is None
+    ours = dataclasses.replace(asked({"s/1": 0.2, "s/2": 0.4}), value=0.5)
+    assert ranks({"x": {"q": ours}})[0]["mean_task"] == 0.5, "only tests look at queries"
     with pytest.raises(EvaluationError, match="nothing to rank"):
         ranks({})
 

@@ -20,6 +20,7 @@ from boom_ray.evaluation.folders import FolderData, LabelledData, PairData, Rank
 from boom_ray.evaluation.local_tasks import load_task
 from boom_ray.evaluation.proxies import CANDIDATES, load_data, proxy_of, subsample
 from boom_ray.evaluation.scores import ModelRef
+from boom_ray.hashing import file_digest
 from boom_ray.store import Store
 from tests.evaluation.task_folders import TYPES, sentences, write_jsonl
 
@@ -312,6 +313,20 @@ def test_a_proxy_is_cut_once_and_again_when_its_file_changes(tmp_path: Path) -> 
     assert load_data(small, 0) != load_data(small, 1)
     write_jsonl(tmp_path / "test.jsonl", rows[:2])
     assert load_data(small, 0) == read_folder(small)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_file_that_changed_after_it_was_hashed_is_named(size: int | None, tmp_path: Path) -> None:
+    own = TaskConfig(name="t", path=str(tmp_path), type="bitext", size=size)
+    rows = [{"sentence1": one, "sentence2": topic} for one, topic in sentences(9)]
+    hashes = {"test.jsonl": file_digest(write_jsonl(tmp_path / "test.jsonl", rows))}
+    before = load_data(own, 7, hashes)
+    assert before == load_data(own, 7)
+    write_jsonl(tmp_path / "test.jsonl", rows[:-1])
+    with pytest.raises(EvaluationError, match=rf"Task t: {tmp_path}/test\.jsonl has changed since the job looked"):
+        load_data(own, 8, hashes)
+    if size is not None:
+        assert load_data(own, 7, hashes) == before  # of the data that has these hashes
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
+import mteb
 import pytest
 from mteb.cache import ResultCache
+from mteb.results import TaskResult
 
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError
@@ -74,6 +78,39 @@ def test_results_that_cannot_be_used_are_named(scored, tiny, tasks, tmp_path):
         read_published(tmp_path, config)
 
 
+def publish(folder: Path, name: str, subsets: Sequence[str], revision: str) -> Path:
+    """mteb's result file of one of its tasks, whose subsets score 0.1, 0.2…"""
+    (folder / "model_meta.json").write_text(json.dumps({"name": "a/b"}))
+    scores = {"test": {subset: {"main_score": 0.1 * n} for n, subset in enumerate(subsets, start=1)}}
+    result = TaskResult.from_task_results(mteb.get_task(name), scores, evaluation_time=1.0)
+    result.dataset_revision = revision
+    result.to_disk(folder / f"{name}.json")
+    return folder
+
+
+def test_a_published_file_with_some_subsets_is_no_score_on_all(tmp_path, caplog):
+    every, revision = mteb.get_task("STS17").hf_subsets, mteb.get_task("STS17").metadata.revision
+    whole = EvaluationConfig(in_domain=(TaskConfig(name="STS17"), TaskConfig(name="STS12")))
+    english = EvaluationConfig(in_domain=(TaskConfig(name="STS17", subsets=("en-en",)),))
+    publish(tmp_path, "STS12", ["default"], mteb.get_task("STS12").metadata.revision)
+    publish(tmp_path, "STS17", ["en-en"], revision)
+    name, found, missing = read_published(tmp_path, whole)
+    assert (name, list(found), missing) == ("a/b", ["STS12"], ["STS17"])
+    assert read_published(tmp_path, english)[1]["STS17"].value == pytest.approx(0.1)
+    publish(tmp_path, "STS17", every, revision)
+    assert read_published(tmp_path, whole)[1]["STS17"].value == pytest.approx(0.1 * (len(every) + 1) / 2)
+    assert not caplog.text
+
+
+def test_a_published_file_of_other_data_is_warned_about(tmp_path, caplog):
+    publish(tmp_path, "STS12", ["default"], "0ld")
+    assert "STS12" in read_published(tmp_path, EvaluationConfig(in_domain=(TaskConfig(name="STS12"),)))[1]
+    known = mteb.get_task("STS12").metadata.revision
+    assert (
+        f"{tmp_path / 'STS12.json'} is of revision 0ld of the data, mteb {mteb.__version__} has {known}" in caplog.text
+    )
+
+
 TRAINED = {"query": "find: ", "document": "", "faq": "faq: ", "faq-document": "answer: "}
 
 
@@ -86,6 +123,11 @@ TRAINED = {"query": "find: ", "document": "", "faq": "faq: ", "faq-document": "a
         ({}, {"text": ""}, TRAINED, ["text"]),
         ({}, {"text": ""}, {}, []),
         ({}, {"query": "query: "}, {}, ["query"]),
+        ({}, {"query": "q: ", "document": ""}, {"query": "q: "}, []),
+        ({}, {"query": "q: ", "document": "q: "}, {"query": "q: "}, ["document"]),
+        ({}, {"document": "p: "}, {"query": "q: ", "passage": "p: "}, []),
+        ({}, {"document": ""}, {"query": "q: ", "corpus": "c: "}, ["document"]),
+        ({"overlaps": ["faq"]}, {"document": "p: "}, {"faq": "faq: ", "passage": "p: "}, []),
     ],
 )
 def test_prompts_that_differ_from_training_are_warned_about(task, used, stored, expected):

@@ -80,7 +80,8 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         check_model(folder)
 
 
-def test_pickled_weights_inside_are_refused(folder: Path) -> None:
-    (folder / "query_1_Pooling" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelError, match="a pickle file"):
+@pytest.mark.parametrize("place", ["query_1_Pooling", "1_Normalize"])
+def test_pickled_weights_inside_and_behind_are_refused(folder: Path, place: str) -> None:
+    (folder / place / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=rf"{place} has its weights only as pytorch_model\.bin, a pickle file"):
         check_model(folder)

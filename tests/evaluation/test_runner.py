@@ -12,13 +12,13 @@ import ray
 from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import EvaluationError, ModelError
 from boom_ray.evaluation import benchmarks, pool, proxies
-from boom_ray.evaluation.benchmarks import score_inputs, score_spec
+from boom_ray.evaluation.benchmarks import score_inputs, score_spec, task_sizes
 from boom_ray.evaluation.crew import Crew, actor_count
 from boom_ray.evaluation.evaluator import Evaluator
 from boom_ray.evaluation.pool import Outcome, run_jobs
-from boom_ray.evaluation.runner import complete, evaluate, look_up
+from boom_ray.evaluation.runner import Known, Pair, complete, evaluate, look_up
 from boom_ray.evaluation.schedule import Job
-from boom_ray.evaluation.scores import ModelRef
+from boom_ray.evaluation.scores import ModelRef, Score
 from boom_ray.events import Event, silent
 from boom_ray.hashing import file_digest
 from boom_ray.store import Draft, Store
@@ -60,13 +60,30 @@ def test_models_by_tasks_on_actors_then_from_the_store(
         model = tiny if score.model == "tiny" else other
         task = next(task for task in config.tasks if task.name == score.task)
         assert score.value == pytest.approx(alone.measure(model, task)[1]["score"], abs=1e-6)
-    assert sorted((event.unit, event.done) for event in events) == sorted(
+    assert sorted((event.unit, event.done) for event in events if event.unit != "all pairs") == sorted(
         (f"{score.model}/{score.task}", done) for score in first.scores for done in (0, 1)
     )
+    done = [event for event in events if event.unit == "all pairs"]
+    assert [event.note for event in done] == [f"{ended} of 6" for ended in range(7)]
+    assert done[-1].done == done[-1].total == 2 * sum(task_sizes(config.tasks).values())
     events.clear()
     second = evaluate(store, [tiny, other], config, events.append)
     assert second.scores == tuple(dataclasses.replace(score, cached=True) for score in first.scores)
     assert {event.note for event in events} == {"cached"}
+
+
+def test_only_tasks_of_missing_scores_need_their_data(tiny: ModelRef) -> None:
+    first, second = TaskConfig(name="STS12"), TaskConfig(name="STS13")
+    other = dataclasses.replace(tiny, name="other")
+    config = EvaluationConfig(in_domain=(first, second))
+    pairs = tuple(Pair(model, task, {}) for model in (tiny, other) for task in config.tasks)
+    scores = [Score(one.model.name, one.task.name, "STS", "in_domain", "x", 0.5, 1.0, True) for one in pairs]
+    found = {(score.model, score.task): score for score in scores}
+    assert Known(config, pairs, {}).missing_tasks == [first, second]
+    assert Known(config, pairs, {names: found[names] for names in found if names[1] == "STS12"}).missing_tasks == [
+        second
+    ]
+    assert Known(config, pairs, found).missing_tasks == []
 
 
 @pytest.mark.ray
@@ -163,7 +180,8 @@ def test_files_of_a_task_are_hashed_once_for_all_models(
     others = [dataclasses.replace(tiny, name=name, query_template=f"{name} {{text}}") for name in ("a", "b")]
     config = EvaluationConfig(in_domain=(tasks["retrieval"], quick))
     assert len(evaluate(Store(tmp_path), [tiny, *others], config).failures) == 6
-    assert sorted(hashed) == ["corpus.jsonl", "queries.jsonl", "test.jsonl", "test.tsv"]
+    files = ["corpus.jsonl", "queries.jsonl", "test.jsonl", "test.tsv"]
+    assert sorted(hashed[:4]) == sorted(hashed[4:]) == files  # to look scores up, and when they were read
     known = look_up(Store(tmp_path), [tiny, *others], config)
     assert [pair.spec for pair in known.missing] == [score_spec(*pair[:2], config) for pair in known.pairs]
     assert known.hashes == {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boom_ray.config import TaskConfig
-from boom_ray.evaluation.schedule import Job, Schedule
+from boom_ray.evaluation.schedule import UNKNOWN_SIZE, Job, Schedule
 from boom_ray.evaluation.scores import ModelRef
 
 
@@ -54,3 +54,11 @@ def test_actors_spread_over_models_with_most_work_first() -> None:
     first, second, third = schedule.take(None), schedule.take(None), schedule.take(None)
     assert first and second and third
     assert [found.model.name for found in (first, second, third)] == ["m1", "m0", "m2"]
+
+
+def test_jobs_of_one_size_are_taken_as_given() -> None:
+    schedule = Schedule(job(0, task, size) for task, size in enumerate((3, UNKNOWN_SIZE, 3, UNKNOWN_SIZE, 4)))
+    names = []
+    while (found := schedule.take("m0")) is not None:
+        names.append(found.task.name)
+    assert names == ["t1", "t3", "t4", "t0", "t2"]

@@ -138,6 +138,28 @@ def test_helpers_prefer_the_model_they_have():
     assert board.take(None, "/elsewhere")[1].model == MODEL
 
 
+def test_taking_of_many_blocks_looks_at_each_number_once():
+    class Numbers(list[int]):
+        """Counts how often it is walked or searched."""
+
+        walks = 0
+
+        def __iter__(self):
+            self.walks += 1
+            return super().__iter__()
+
+        def __contains__(self, number: object) -> bool:
+            self.walks += 1
+            return super().__contains__(number)
+
+    board = Board()
+    board.post(MODEL, MANNER, [["of others"]])
+    wanted = Numbers(board.post(MODEL, MANNER, [[str(number)] for number in range(50)]))
+    taken = [board.take(wanted) for _ in range(51)]
+    assert [one[1].texts[0] if one else None for one in taken] == [*map(str, range(50)), None]
+    assert wanted.walks == 51
+
+
 def test_blocks_hold_all_texts_longest_first_within_their_limits():
     texts = ["x" * size for size in (1, 300_000, 5, 200_000, 70_000, 0)] + ["ab"] * (BLOCK_TEXTS + 1)
     found = blocks(texts)

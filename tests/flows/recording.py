@@ -59,7 +59,9 @@ class Runs:
         self.found: dict[str, Remembered] = {}
 
     def run(self, key: str, name: str, parent: Any = None, tags: Any = None) -> Remembered:
-        return self.found.setdefault(name, Remembered(name))
+        run = self.found.setdefault(name, Remembered(name))
+        run.logged["tags"].update(tags or {})
+        return run
 
     def fail(self) -> dict[str, str]:
         """Status of every run after the job has failed."""

@@ -133,6 +133,7 @@ def test_a_changed_folder_is_hashed_again_even_if_it_looks_as_old(store, folder,
     assert with_fingerprints(store, found).members[0].fingerprint not in ("", before)
 
 
-def test_the_fingerprint_of_a_file_that_has_just_changed_is_not_kept(store, folder):
+def test_the_fingerprint_of_a_file_that_has_just_changed_is_not_kept(store, folder, monkeypatch):
+    monkeypatch.setattr(ingredients, "SETTLED_S", 1e9)
     with_fingerprints(store, find_models(store, job([str(folder)])))
     assert store.finished(HASHED) == []

@@ -6,12 +6,16 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from boom_ray.bags.stage import CORE
 from boom_ray.errors import ConfigError, ModelError, StoreError
-from boom_ray.flows.lineage import FILE, KIND, Layer, find_lineage, keep, lineages
-from boom_ray.store import MANIFEST, Store
+from boom_ray.flows.lineage import FILE, KIND, Layer, find_lineage, keep, keep_run, lineages
+from boom_ray.flows.summary import link_model
+from boom_ray.merging.run import MODEL
+from boom_ray.store import MANIFEST, Artifact, Store
 from tests.flows.lineages import lineage, run_config
 
 
@@ -69,6 +73,33 @@ def test_of_one_name_the_newest_is_taken_and_that_is_said(store: Store) -> None:
     assert f"lineage/{first.key}, the newest of 3" in told
     assert told.index(third.key) < told.index(second.key)
     assert [one.key for one in lineages(store)] == [second.key, third.key, first.key]
+
+
+def test_of_one_name_the_one_whose_model_is_shown_is_taken(store: Store) -> None:
+    """A run that was made again under its name shows its model again, but leaves its lineage as old as it was."""
+    kept = {}
+    for seed, seconds in ((1, 500), (2, 5)):
+        merged = store.materialize("merge", {"seed": seed}, {}, lambda draft: (draft.path / MODEL).mkdir())
+        kept[seed] = keep(store, lineage(run_config(seed=seed), merged=merged.key))
+        age(store, kept[seed].key, seconds)
+        link_model(store, merged.local() / MODEL, "old")
+        found, told = find_lineage(store, "old")
+        assert found == kept[seed]
+    assert f"lineage/{kept[2].key}, whose model models/old shows, of 2 of that name" in told
+    link_model(store, store.get("merge", kept[1].merged).local() / MODEL, "old")
+    assert find_lineage(store, "old")[0] == kept[1]
+
+
+def test_a_run_s_examples_are_those_that_it_may_draw(store: Store) -> None:
+    config = run_config(bags={"mixture": {"caps": {"a": 40}}})
+    core = Artifact("bag", "2" * 32, "", {}, {}, {}, "", {})
+    member = Artifact("member", "3" * 32, "", {}, {}, {"examples": 80, "seconds": 1.0}, "", {})
+    corpus, merged = (Artifact(kind, "1" * 32, "", {}, {}, {}, "", {}) for kind in ("corpus", "merge"))
+    names = [bag.name for bag in config.bags.resolved()]
+    foundation = SimpleNamespace(base=corpus, corpus=corpus, sizes={"a": 70, "b": 30})
+    planned = SimpleNamespace(bags={CORE: core, **dict.fromkeys(names, core)})
+    kept = keep_run(store, config, foundation, planned, dict.fromkeys(names, member), merged)
+    assert kept.examples == {"a": 40, "b": 30}
 
 
 def test_one_is_found_by_the_beginning_of_its_key(store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boom_ray.config import RunConfig, load_config
-from boom_ray.flows.outlook import full_run, member_parts, total
+from boom_ray.flows.outlook import baseline_part, full_run, member_parts, total
 from tests.tiny_job import write_job
 
 
@@ -37,6 +37,21 @@ def test_parts_are_the_same_only_where_the_members_are(path):
     assert len(keys() & keys("bags.ratios=[1.0, 0.8]")) == 1
     assert not keys() & keys("bags.schedule=round-robin")
     assert not keys() & keys("training.learning_rate=0.5")
+
+
+def test_the_baseline_is_a_member_of_its_own_where_no_bag_is_it(path):
+    def baseline(*overrides: str):
+        return baseline_part(load_config(RunConfig, path, list(overrides)))
+
+    everything = member_parts(load_config(RunConfig, path))[1]  # of 50 % and 100 %
+    assert baseline() is None
+    assert baseline("bags.ratios=[0.5]") == everything
+    assert baseline("bags.ratios=[0.5]", "baseline=false") is None
+    assert baseline("bags.schedule=round-robin") == everything  # its 100 % are in another order
+    found = baseline("bags.ratios=[0.5]", "training.epochs=3")
+    assert found is not None
+    assert found.runs == 3.0
+    assert found.key != everything.key
 
 
 def test_totals_and_full_runs(path):

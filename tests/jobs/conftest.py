@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,22 +19,12 @@ from typing import Any
 import pytest
 
 from boom_ray.store import MANIFEST
+from tests.ports import free_ports
 from tests.tiny_job import write_job
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 STEPS = 300
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that were free a moment ago."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import merge_here
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Store
-from tests.jobs.conftest import ROOT, STEPS, artifacts, checkpoints, free_ports
+from tests.jobs.conftest import ROOT, STEPS, artifacts, checkpoints
 from tests.plain_model import write_plain_model
+from tests.ports import free_ports
 from tests.processes import descendants
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -111,9 +112,11 @@ def test_a_merge_ends_right_when_a_node_that_merges_is_lost(cluster: Cluster, tm
         cwd=ROOT, env=dict(os.environ), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        lost = None
+        lost, deadline = None, time.monotonic() + 180
         while lost is None:
             assert job.poll() is None, job.communicate()[0]
+            assert time.monotonic() < deadline, "no merge in time"
+            time.sleep(0.02)
             lost = next((node for node in nodes if runs(node, "ray::merge model-")), None)
         cluster.remove_node(lost, allow_graceful=False)
         output, _ = job.communicate(timeout=300)

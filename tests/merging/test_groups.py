@@ -24,6 +24,7 @@ from boom_ray.merging.run import MODEL, merge, merge_here, plan_merge
 from boom_ray.model.folder import weights_fingerprint
 from boom_ray.store import Draft, Store
 from tests.plain_model import WriteModel
+from tests.processes import descendants
 
 Ref = Callable[..., MemberRef]
 SPREAD = MergeConfig(method="multislerp", base="base", shard_gb=0.0005, distribute_gb=0, cpus=1)
@@ -106,13 +107,11 @@ def test_killed_tasks_run_again_and_write_the_same(
 def kill_tasks(title: str, count: int, killed: list[int], stop: threading.Event) -> None:
     """Kill the first processes that call themselves so, shortly after they have begun."""
     while not stop.is_set() and len(killed) < count:
-        for process in psutil.process_iter(["pid", "cmdline"]):
-            if " ".join(process.info["cmdline"] or []).startswith(title) and process.pid not in killed:
-                time.sleep(0.05)
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-                    killed.append(process.pid)
-                break
+        for process in [one for one in descendants(title) if one.pid not in killed][:1]:
+            time.sleep(0.05)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                killed.append(process.pid)
         time.sleep(0.01)
 
 

@@ -79,6 +79,22 @@ def test_faulty_folders(copy, tmp_path):
         check_folder(copy)
 
 
+def test_pickled_weights_of_any_module_are_refused(copy):
+    place = copy / "2_Dense"
+    place.mkdir()
+    entries = json.loads((copy / "modules.json").read_text())
+    dense = {"idx": 3, "name": "3", "path": place.name, "type": "sentence_transformers.models.Dense"}
+    (copy / "modules.json").write_text(json.dumps([*entries, dense]))
+    (place / "pytorch_model.bin").write_bytes(b"one")
+    with pytest.raises(ModelError, match=r"2_Dense has its weights only as pytorch_model\.bin, a pickle file"):
+        check_folder(copy)
+    save_file({"x": torch.ones(1)}, place / "other.safetensors")  # not the file that would be opened
+    with pytest.raises(ModelError, match=r"2_Dense has its weights only as pytorch_model\.bin"):
+        check_folder(copy)
+    (place / "other.safetensors").rename(place / "model.safetensors")
+    check_folder(copy)  # nobody opens a pickle beside it
+
+
 def test_truncated_weights_are_named(copy):
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[:-100])

@@ -17,6 +17,16 @@ RUN: dict[str, Any] = {
 }
 HALVES = {"members": [{"name": "half", "ratio": 0.5}, {"name": "rest", "complement_of": "half"}]}
 BAGS = {"choice": {"two": {"ratios": [0.8, 1.0]}, "three": {"ratios": [0.6, 0.6, 0.6]}, "halves": HALVES}}
+MIXED: dict[str, Any] = {
+    "bags": {
+        "choice": {
+            "plain": {"members": [{"name": "x", "ratio": 0.5}, {"name": "y", "ratio": 0.8}]},
+            "rest": {"members": [{"name": "x", "ratio": 0.5}, {"name": "y", "complement_of": "x"}]},
+        }
+    },
+    "bags.members.0.replacement": {"choice": ["none", "poisson"]},
+}
+"""Every value can be used; only rest with poisson cannot, for what a bootstrap leaves out is no bag."""
 METHODS = {"choice": ["multislerp", "task_arithmetic", "ties"]}
 
 

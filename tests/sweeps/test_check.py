@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from boom_ray.config import EvaluationConfig, TaskConfig
 from boom_ray.errors import ConfigError
 from boom_ray.sweeps import check
-from boom_ray.sweeps.check import check_space
+from boom_ray.sweeps.check import check_rungs, check_space
+from tests.evaluation.task_folders import write_jsonl, write_task
 from tests.sweeps.spaces import BAGS, METHODS, sweep
 
 TIES = {"merge.method": "ties"}
@@ -123,6 +125,14 @@ def test_a_recipe_that_cannot_be_is_told_without_members(space, run, expected):
     assert expected in fault(space, **run)
 
 
+def test_seeds_are_not_searched_where_the_base_follows_from_the_seed():
+    space = {"seed": {"choice": [0, 1]}}
+    found = fault(space, model={"dense": [{"dimension": 8}]})
+    assert found.startswith("sweep.space.seed: the first weights of model.dense follow from the seed")
+    check_space(sweep(space))
+    check_space(sweep({"training.epochs": {"integer": [1, 2]}}, model={"dense": [{"dimension": 8}]}))
+
+
 def test_conditions_that_exclude_one_another_are_told():
     space = {
         "merge.method": METHODS,
@@ -175,3 +185,19 @@ def test_a_large_space_of_the_issue_can_be_used():
             }
         )
     )  # fmt: skip
+
+
+def test_sizes_at_which_a_task_cannot_be_scored_are_told(tmp_path):
+    """One score is rare: a proxy of two rows takes two of the frequent one, one of five has both."""
+    rows = [{"sentence1": f"red {n}", "sentence2": f"blue {n}", "score": float(n == 3)} for n in range(9)]
+    write_jsonl(tmp_path / "rare" / "test.jsonl", rows)
+    rare = TaskConfig(name="rare", path=str(tmp_path / "rare"), type="pair")
+    evaluation = EvaluationConfig(selection=(write_task(tmp_path / "sts", "sts"), rare))
+    with pytest.raises(ConfigError) as caught:
+        check_rungs((2, 8, None), evaluation)
+    assert str(caught.value) == (
+        "sweep.rungs: 2 is too small; take larger sizes.\nTask rare.2: its proxy of size 2 would not hold two "
+        "different scores, which a score needs. Set its size to 5 or more."
+    )
+    check_rungs((5, 8, None), evaluation)
+    check_rungs((None,), evaluation)

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 
-from boom_ray.sweeps.mailbox import CLOSED, Batch, Ended, Mailbox
+from boom_ray.sweeps.mailbox import CLOSED, GONE, Batch, Ended, Mailbox
 from boom_ray.sweeps.trials import Answer, Ask
 
 
@@ -45,6 +45,21 @@ def test_once_closed_nobody_waits():
         await mailbox.close()
         assert (await waiting).error == CLOSED
         assert (await mailbox.ask(Ask(1, {}, 0))).error == CLOSED
+
+    asyncio.run(talk())
+
+
+def test_who_asks_again_sends_the_first_who_waits_away():
+    """A trial's process has died; its call in the mailbox would else stay for ever."""
+
+    async def talk():
+        mailbox = Mailbox()
+        ask = Ask(3, {}, 0)
+        first, second = asyncio.create_task(mailbox.ask(ask)), asyncio.create_task(mailbox.ask(ask))
+        assert (await asyncio.wait_for(first, 5)).error == GONE
+        await mailbox.answer(3, Answer(seconds=1))
+        assert (await second).seconds == 1
+        assert await mailbox.collect() == [ask, ask]
 
     asyncio.run(talk())
 

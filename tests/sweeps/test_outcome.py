@@ -201,3 +201,28 @@ def test_the_order_of_trials_does_not_matter():
         assert pareto(shuffled, TWO) == pareto(trials, TWO)
         assert best_so_far(shuffled, "b") == best_so_far(trials, "b")
         assert markdown(shuffled, config) == markdown(trials, config)
+
+
+def test_weights_that_a_merge_found_are_columns():
+    found = {"weights": [0.25, 0.75], "scale": 1.5}
+    learnt = Trial(0, {}, (Answer({}, {"score": 0.5}, found=found),), "finished")
+    config = sweep({"seed": {"choice": [1, 2]}}, searcher="learned")
+    first, second = rows([learnt, failed(1, "bad")], config)
+    assert [first[name] for name in ("weight.bag-80", "weight.bag-100", "found.scale")] == [0.25, 0.75, 1.5]
+    assert list(first) == list(second)
+    assert second["weight.bag-80"] is None
+    assert "| 0.250 / 0.750 |" in markdown([learnt], config)
+
+
+def test_tables_say_who_is_on_the_front_where_there_are_several_objectives():
+    trials = cloud([(0.0, 1.0), (0.5, 0.5), (0.25, 0.5), (1.0, 0.0)])
+    trials.append(failed(4, "bad"))
+    config = sweep(WEIGHTS, names=TWO)
+    assert [row["front"] for row in rows(trials, config)] == ["yes", "yes", "", "yes", ""]
+    lines = markdown(trials, config).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:5]] for line in lines]
+    assert cells[0] == ["trial", "front", "a", "b"]
+    assert [line[:2] for line in cells[2:]] == [["1", "yes"], ["0", "yes"], ["3", "yes"], ["2", ""]]
+    alone = [trial(0, 0.5)]
+    assert "front" not in rows(alone, sweep(WEIGHTS))[0]
+    assert "front" not in markdown(alone, sweep(WEIGHTS))

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from boom_ray.sweeps.reach import grid, points, reachable
-from tests.sweeps.spaces import BAGS, METHODS, sweep
+from boom_ray.sweeps.reach import continuous, extremes, grid, points, reachable
+from tests.sweeps.spaces import BAGS, METHODS, MIXED, sweep
 
 CURVE = {"simplex": {"steps": 2}}
 
@@ -37,6 +37,13 @@ def test_weights_of_a_grid_are_a_lattice_of_as_many_as_there_are_members():
     sizes = [len(point["merge.weights"]) for point in found]
     assert sizes == [2] * 3 + [3] * 6 + [2] * 3
     assert [point["merge.weights"] for point in found[:3]] == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+
+
+def test_bags_that_do_not_go_together_are_one_point_of_a_grid():
+    found = list(grid(sweep(MIXED | {"merge.weights": CURVE}, "grid")))
+    assert len(found) == 3 * 3 + 1
+    bad = {"bags": "rest", "bags.members.0.replacement": "poisson"}
+    assert [point for point in found if "merge.weights" not in point] == [bad]
 
 
 def test_weights_of_groups_of_a_grid_are_all_combinations():
@@ -90,6 +97,24 @@ def test_a_space_of_merges_alone_has_one_set_of_members():
 @pytest.mark.parametrize("kind", ["uniform", "log_uniform"])
 def test_continuous_training_reaches_no_list(kind):
     assert reachable(sweep({"training.learning_rate": {kind: [1e-5, 1e-4]}})) is None
+
+
+def test_the_ends_of_all_ranges_stand_for_what_is_not_listed():
+    space = {
+        "merge.parameters.scale": {"uniform": [0.5, 1.5]},
+        "training.learning_rate": {"log_uniform": [1e-5, 1e-4]},
+        "training.epochs": {"integer": [1, 5]},
+        "bags.ratios": {"ratios": {"grid": [0.4, 0.8, 0.6], "members": [2, 4]}},
+    }
+    config = sweep(space)
+    assert continuous(config) == ["training.learning_rate"]
+    assert extremes(config) == [
+        {"training.learning_rate": rate, "training.epochs": epochs, "bags.ratios": [0.8, 0.8, 0.8, 0.8]}
+        for rate in (1e-5, 1e-4)
+        for epochs in (1, 5)
+    ]
+    assert extremes(sweep({"seed": {"integer": [1, 10**9]}})) == [{"seed": 1}, {"seed": 10**9}]
+    assert extremes(sweep({"seed": {"choice": list(range(10_001))}})) is None
 
 
 def test_free_ratios_reach_every_multiset_once():

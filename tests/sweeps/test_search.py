@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,17 +96,21 @@ def test_failed_trials_are_told_and_more_trials_begin_alike(ray_cluster):
     assert long[:6] == short
     assert [trial.number for trial in long if trial.status == "failed"] == [1, 4]
     assert long[4].error == "no 4"
-    assert processes[-1] == processes[-2]
+    assert set(processes[-1]) <= set(processes[-2])  # a failed one may still have been ending
     assert len(processes[-1]) == 3
 
 
 def test_a_process_that_dies_is_replaced(ray_cluster):
+    before, killed = _processes(), []  # of the search before, as far as they have not ended yet
+
     def score(asks):
         if asks[0].number == 3:
-            _processes()[0].kill()
+            killed.append(next(one for one in _processes() if one not in before))
+            killed[0].kill()
         return _score(asks)
 
     trials, _ = _run(settings(), score)
+    assert not killed[0].is_running()
     assert [(trial.number, trial.point) for trial in trials] == play(settings())[0]
     assert [trial.objectives for trial in trials] == [_objectives(trial.point) for trial in trials]
 
@@ -140,15 +143,16 @@ def ctrl_c():
 
 
 @pytest.mark.parametrize(("scorer", "kind"), [(_refuse, ValueError), (_interrupt, KeyboardInterrupt)])
-def test_what_the_scorer_raises_ends_the_search(ray_cluster, ctrl_c, scorer, kind):
+def test_what_the_scorer_raises_ends_the_search(ray_cluster, ctrl_c, scorer, kind, monkeypatch, tmp_path):
     """Ctrl-C, which `boom_ray.runtime` makes of SIGTERM too, interrupts the scorer; nothing is left running."""
     handler = signal.getsignal(signal.SIGINT)
-    before = set(Path(tempfile.gettempdir()).glob("boom_ray_sweep_*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("boom_ray.sweeps.search.JOIN_S", 120)
     with pytest.raises(kind):
         search(settings(), sample, None, scorer, lambda trial: None)
     assert "tune" not in [thread.name for thread in threading.enumerate()]
     assert signal.getsignal(signal.SIGINT) is handler
-    assert set(Path(tempfile.gettempdir()).glob("boom_ray_sweep_*")) == before
+    assert not list(tmp_path.glob("boom_ray_sweep_*"))
     deadline = time.monotonic() + 60
     while _processes() and time.monotonic() < deadline:
         time.sleep(0.1)

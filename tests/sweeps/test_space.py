@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boom_ray.errors import ConfigError
 from boom_ray.hashing import canonical_json
+from boom_ray.sweeps.check import check_space
 from boom_ray.sweeps.points import trial_config
 from boom_ray.sweeps.reach import reachable
 from boom_ray.sweeps.space import describe, sample
-from tests.sweeps.spaces import BAGS, METHODS, Random, sweep
+from tests.sweeps.spaces import BAGS, METHODS, MIXED, Random, sweep
 
 seeds = st.integers(0, 2**32)
 SPACE = {
@@ -157,6 +159,19 @@ def test_drawn_weights_are_uniform_on_the_simplex():
 def test_a_single_member_weighs_one():
     config = sweep({"merge.weights": {"simplex": {}}}, bags={"ratios": [0.6]})
     assert sample(config, Random(0)) == {"merge.weights": [1.0]}
+
+
+def test_bags_that_do_not_go_together_have_no_weights_and_fail_by_themselves():
+    config = sweep(MIXED | {"merge.weights": {"simplex": {}}})
+    check_space(config)
+    bad = {"bags": "rest", "bags.members.0.replacement": "poisson"}
+    suggest = Random(0)
+    drawn = [sample(config, suggest) for _ in range(40)]
+    without = [point for point in drawn if "merge.weights" not in point]
+    assert 0 < len(without) < 40
+    assert without == [bad] * len(without)
+    with pytest.raises(ConfigError, match=r"The trial with bags=rest, .*poisson:\n  bags: bag y: x must be a ratio"):
+        trial_config(config, bad)
 
 
 def test_the_table_says_how_and_when():

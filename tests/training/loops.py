@@ -102,7 +102,7 @@ def on_workers(work: Callable[..., Any], workers: int, port: int, out: Path, *ar
     ]
     for process in processes:
         process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
         if any(process.exitcode for process in processes):
             break  # the others wait for it in vain

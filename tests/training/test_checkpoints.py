@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import ray.train
 import torch
 
 from boom_ray.errors import TrainingError
+from boom_ray.training import checkpoints
 from boom_ray.training.checkpoints import Checkpoints
 from boom_ray.training.state import snapshot, write
 from tests.training.loops import make_inputs, make_loop, run, weights
@@ -72,3 +74,15 @@ def test_without_any_that_can_be_read_the_folder_is_named(folder, taken):
         damage(place)
     with pytest.raises(TrainingError, match=r"There is no older one. Remove the folder .* and run again"):
         restored(folder)
+
+
+def test_seconds_of_earlier_attempts_count(folder, taken, monkeypatch):
+    """Up to the checkpoint; a trunk, which is left as the loop stands, does not know of them."""
+    facts = json.loads((taken[12][0] / "progress.json").read_text())
+    (taken[12][0] / "progress.json").write_text(json.dumps(facts | {"seconds": 50.0}))
+    loop = make_loop(folder)
+    again = Checkpoints(loop, loop.config, started=100.0)
+    again.restore()
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: 107.0))
+    assert again.seconds() == 57.0
+    assert loop.standing().seconds == 0.0

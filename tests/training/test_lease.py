@@ -29,7 +29,7 @@ def test_one_at_a_time_and_free_again_afterwards(tmp_path):
 
     with lease(store, "k", never) as first:
         assert first
-        with lease(store, "k", give_up, fresh_s=0.4) as second:
+        with lease(store, "k", give_up, fresh_s=30) as second:
             assert not second
         with lease(store, "other", never) as third:
             assert third
@@ -55,9 +55,10 @@ def test_a_lease_that_nobody_refreshes_is_taken_over_after_a_while_that_was_seen
         asked.append(1)
         return False
 
+    began = time.monotonic()
     with lease(store, "k", wait, fresh_s=0.4) as ours:
         assert ours
-    assert len(asked) >= 3
+    assert asked and time.monotonic() - began >= 0.4
     write(tmp_path, elsewhere, time.time() - 4000)
     with lease(store, "k", wait_in_vain) as ours:
         assert ours
@@ -67,9 +68,10 @@ def test_a_text_that_cannot_be_read_is_alive_until_it_stays_so(tmp_path):
     store, asked = Store(tmp_path), []
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "k.lease").write_text("half writ")
+    began = time.monotonic()
     with lease(store, "k", lambda: bool(asked.append(1)), fresh_s=0.4) as ours:
         assert ours
-    assert len(asked) >= 3
+    assert asked and time.monotonic() - began >= 0.4
 
 
 def test_nobody_sees_half_a_lease(tmp_path):

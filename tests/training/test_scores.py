@@ -36,16 +36,16 @@ def leave_some(store: Store, base: Path) -> list[Saved]:
     leaver = Leaver(store, make_job(base), 20, saved.append)
     weights = {name: one.detach() for name, one in load_encoder(base, ModelConfig()).trainable().items()}
     for step in (5, 10):
-        before = saved[-1:]
         leaver.leave(step, {name: value + step for name, value in weights.items()})
-        wait_for(lambda before=before: saved[-1:] != before)
+        wait_for(lambda: leaver._last is not None and leaver._last.done())
     leaver.close()
     return saved
 
 
 def wait_for(there: Callable[[], bool]) -> None:
     until = time.monotonic() + 30
-    while not there() and time.monotonic() < until:
+    while not there():
+        assert time.monotonic() < until, "it did not come"
         time.sleep(0.01)
 
 

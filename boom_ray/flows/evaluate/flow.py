@@ -16,7 +16,8 @@ from boom_ray.evaluation.results import Scores, read_published, task_scores
 from boom_ray.evaluation.routed import is_routed
 from boom_ray.evaluation.runner import complete, look_up
 from boom_ray.evaluation.scores import Evaluation, ModelRef
-from boom_ray.flows.evaluate.record import EvaluateRecorder, Published
+from boom_ray.flows.evaluate.domains import corpus_domains
+from boom_ray.flows.evaluate.record import EvaluateRecorder, Published, check_compared
 from boom_ray.flows.ingredients import find_all, find_artifact, with_fingerprints
 from boom_ray.flows.inputs import check_sources, with_embedded
 from boom_ray.flows.preparing import check_scores, complete_ref, model_ref
@@ -42,7 +43,7 @@ def evaluate_models(config: EvaluateJobConfig, started: float | None = None) -> 
         Exit code 0.
 
     Raises:
-        BoomError: what stopped it, or after everything else is done the tasks that failed.
+        BoomError: what stopped it, or after everything else is done the tasks that failed, or what cannot be compared.
     """
     began = time.monotonic() if started is None else started
     check_sources(None, config.evaluation)
@@ -67,13 +68,15 @@ def evaluate_models(config: EvaluateJobConfig, started: float | None = None) -> 
             if corpus is None:  # Ray's tasks that read it need the CPUs first
                 crew.start(len(known.missing), _are_folders(pair.task for pair in known.missing))
             sizes = task_sizes(resolved.all_tasks, resolved.seed, known.hashes)
-            check_data(resolved.tasks)
+            check_data(known.missing_tasks)
         recorder = EvaluateRecorder(space, config, models, began)
         if corpus is not None:
+            recorder.domains(corpus_domains(space, corpus, resolved))
             recorder.contamination(_contamination(space, corpus, resolved))
         evaluation = complete(space.store, known, space, sizes, crew)
-        recorder.finish(resolved, evaluation, _all_scores(space.store, evaluation, published), published)
+        impossible = recorder.finish(resolved, evaluation, _all_scores(space.store, evaluation, published), published)
         check_scores(evaluation)
+        check_compared(impossible)
     return 0
 
 

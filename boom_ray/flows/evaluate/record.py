@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boom_ray.config import EvaluateJobConfig, EvaluationConfig, to_yaml
+from boom_ray.errors import EvaluationError
 from boom_ray.evaluation.compare import Comparison, compare, ranks, rows, summary, to_json
 from boom_ray.evaluation.comparison import Runs
+from boom_ray.evaluation.domains import TaskDomain, domains_table
 from boom_ray.evaluation.report import Row, markdown, table
 from boom_ray.evaluation.results import Scores, export, prompt_warnings, used_prompts
 from boom_ray.evaluation.scores import GROUPS, Evaluation, ModelRef
@@ -51,6 +53,7 @@ class EvaluateRecorder:
         self.run = space.tracker.run(self.key, config.name, tags={"stage": "evaluation", "store": space.store.root})
         self.run.params(config.model_dump(mode="json"))
         self.run.text("config.yaml", to_yaml(config))
+        self._impossible: list[str] = []
 
     def finish(
         self,
@@ -58,16 +61,20 @@ class EvaluateRecorder:
         evaluation: Evaluation,
         scores: Mapping[str, Scores],
         published: Sequence[Published],
-    ) -> None:
-        """Log and print everything.
+    ) -> Sequence[str]:
+        """Log and print everything; what cannot be compared loses nothing else.
 
         Args:
             tasks: what was evaluated.
             evaluation: scores and failures.
             scores: of evaluated and published models, by model and task.
             published: those read from files.
+
+        Returns:
+            What cannot be ranked or compared, with the reasons; they were said already.
         """
         self._scores(evaluation, scores)
+        places = self._files(evaluation, scores)  # before all that looks at several models at once
         self._prompts(tasks, evaluation)
         for one in published:
             if one.missing:
@@ -76,11 +83,16 @@ class EvaluateRecorder:
         if len(runs) > 1:
             self._pictures(runs)
         comparisons = list(self._compare(runs)) if self.config.compare else []
-        places = self._files(evaluation, scores)
         self.run.metrics({"failures": float(len(evaluation.failures))})
-        self.run.end("FAILED" if evaluation.failures else "FINISHED")
+        self.run.end("FAILED" if evaluation.failures or self._impossible else "FINISHED")
         self.space.tracker.flush()
         self._last_words(comparisons, places)
+        return self._impossible
+
+    def domains(self, found: Sequence[TaskDomain]) -> None:
+        """What a corpus holds of every task's source."""
+        if found:
+            self.run.table("domains.csv", domains_table(found))
 
     def contamination(self, found: Artifact) -> None:
         """Which texts of the tasks a corpus holds."""
@@ -105,14 +117,15 @@ class EvaluateRecorder:
             for name, own in scores.items()
         ]
         self.run.table("scores.csv", [dict(row) for row in full])
-        overview = ranks(scores)
-        self.run.table("means.csv", [dict(row) for row in overview])
+        overview = self._ranked(scores)
         self.run.text("scores.md", f"{markdown(full)}\n\n{markdown(table(evaluation.scores))}\n")
-        say_table(self.space, [_percent(row) for row in overview], "Means over tasks (100 = perfect), best first")
+        if overview:
+            self.run.table("means.csv", [dict(row) for row in overview])
+            say_table(self.space, [_percent(row) for row in overview], "Means over tasks (100 = perfect), best first")
         say_table(self.space, by_task(full), "Scores by task")
         seconds = {name: sum(one.seconds for one in evaluation.scores if one.model == name) for name in scores}
-        for row in overview:
-            name = str(row["model"])
+        by_name: dict[str, Row] = {name: {} for name in scores} | {str(row["model"]): row for row in overview}
+        for name, row in by_name.items():
             child = self.space.tracker.run(f"{self.key}/{name}", name, self.run, {"stage": "scores", "model": name})
             values = {f"scores/{task}": one.value for task, one in scores[name].items()}
             means = {f"mean/{key}": value for key, value in row.items() if isinstance(value, float)}
@@ -146,7 +159,9 @@ class EvaluateRecorder:
         return {name: own[0] if len(own) == 1 else own for name, own in found.items()}
 
     def _pictures(self, runs: Mapping[str, Runs]) -> None:
-        overview = {str(row["model"]): row for row in ranks(runs)}
+        overview = {str(row["model"]): row for row in self._ranked(runs)}
+        if not overview:
+            return
         fixed = {"model", "borda_rank", "mean_rank", "mean_task", "mean_type", *GROUPS}
         types = {
             name: {key: value for key, value in row.items() if key not in fixed and isinstance(value, float)}
@@ -172,22 +187,39 @@ class EvaluateRecorder:
         if len(priced) > 1:
             self.run.figure("cost_and_quality.png", cost_quality(priced, "cost"))
 
+    def _ranked(self, models: Mapping[str, Runs]) -> list[Row]:
+        """Means and ranks, see `ranks`; none if the models cannot be ranked, which is said."""
+        try:
+            return ranks(models)
+        except EvaluationError as error:
+            self._cannot(f"Models cannot be ranked: {error}")
+            return []
+
     def _compare(self, runs: Mapping[str, Runs]) -> Iterator[Comparison]:
         """Every model against the baseline: numbers, words and a picture each."""
         order = [entry.run or model.name for model, entry in zip(self.models, self.config.models, strict=True)]
         first = self.config.baseline or next(iter([*order, *runs]))
         if first not in runs:
-            self._say(f"Nothing is compared: the baseline {first} has no scores.")
+            self._cannot(f"Nothing is compared: the baseline {first} has no scores.")
             return
         for name, own in runs.items():
             if name == first:
                 continue
-            found = compare(runs[first], own, (first, name), self.config.evaluation.seed)
+            try:
+                found = compare(runs[first], own, (first, name), self.config.evaluation.seed)
+            except EvaluationError as error:
+                self._cannot(f"{name} cannot be compared with {first}: {error}")
+                continue
             self.run.table(f"compare/{name}.csv", [dict(row) for row in rows(found)])
             self.run.text(f"compare/{name}.json", json.dumps(to_json(found), indent=1))
             self.run.text(f"compare/{name}.md", summary(found))
             self.run.figure(f"compare/{name}.png", gain_bars(found))
             yield found
+
+    def _cannot(self, reason: str) -> None:
+        if reason not in self._impossible:
+            self._impossible.append(reason)
+            self._say(reason)
 
     def _files(self, evaluation: Evaluation, scores: Mapping[str, Scores]) -> list[str]:
         """Mteb's result files and the card, where they are wanted; what to say of them."""
@@ -217,6 +249,19 @@ class EvaluateRecorder:
             f"Took {time.monotonic() - self.started:.0f} s.",
         ]
         self._say("\n" + "\n".join(lines))
+
+
+def check_compared(impossible: Sequence[str]) -> None:
+    """Raise what cannot be ranked or compared.
+
+    Args:
+        impossible: what `EvaluateRecorder.finish` returned.
+
+    Raises:
+        EvaluationError: there is something.
+    """
+    if impossible:
+        raise EvaluationError("\n  ".join(["Not everything can be compared; all else is done:", *impossible]))
 
 
 def _percent(row: Row) -> dict[str, str | float]:

@@ -33,7 +33,7 @@ from boom_ray.studies.verdict_text import STATUS_NAMES
 from boom_ray.studies.verdicts import judge
 
 KIND = "study"
-VERSION = 1
+VERSION = 2
 """Raise it when the same results give another report."""
 REPORT, RESULTS = "report.md", "results.json"
 
@@ -97,6 +97,8 @@ def keep_report(
         for name, rows in {
             "scores.csv": report_csv(result),
             "overview.csv": tables.overview_rows(result),
+            "types.csv": tables.type_rows(result),
+            "tasks.csv": tables.task_rows(result),
             "tests.csv": tables.significance_rows(result, contrasts),
             "claims.csv": tables.claim_rows(verdicts),
         }.items():

@@ -10,6 +10,7 @@ from boom_ray.errors import TrainingError
 from boom_ray.evaluation.scores import Evaluation
 from boom_ray.flows.inputs import check_sources
 from boom_ray.flows.members import lay_foundation
+from boom_ray.flows.outlook import full_run
 from boom_ray.flows.preparing import check_scores
 from boom_ray.flows.study.finish import REPORT, collect, keep_report, say_report
 from boom_ray.flows.study.members import Accounts, plan_arms, train_arms
@@ -52,14 +53,15 @@ def _stages(
 ) -> tuple[StudyResult, Evaluation]:
     run = RunConfig.model_validate(config.model_dump(include=set(RunConfig.model_fields)))
     foundation = lay_foundation(space, run, lambda base: check_tensors(config, base))
-    clusterings = find_clusters(space, foundation, config)
+    searches = find_clusters(space, foundation, config)
+    clusterings = {arm: one.clustering for arm, one in searches.items()}
     recorder.clusters(clusterings)
     runs = arm_runs(config, {arm: one.clusters for arm, one in clusterings.items()})
     arms = plan_arms(space, foundation, runs)
     trained = train_arms(space, foundation, arms, recorder.members)
     products, failures = make_products(space, foundation, arms, trained)
     evaluation = score_products(space, foundation, run, products)
-    accounts = Accounts(space.store, run, foundation.sizes, arms, trained)
+    accounts = Accounts(space.store, full_run(run, foundation.sizes), arms, trained, searches)
     result = collect(space, config, products, evaluation, accounts, failures)
     recorder.products(products, result)
     report = keep_report(space, config, result, clusterings)

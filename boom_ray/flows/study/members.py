@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from boom_ray.artifacts.plan import open_plan
-from boom_ray.config import RunConfig
 from boom_ray.errors import BoomError, TrainingError
 from boom_ray.flows.members import Foundation, Planned, all_jobs, plan_members, train
-from boom_ray.flows.outlook import full_run
 from boom_ray.flows.study.plan import ArmRun, whole
+from boom_ray.flows.study.synergy import Search
 from boom_ray.flows.workspace import Workspace
 from boom_ray.store import Artifact, Store
 from boom_ray.studies.results import Cost
@@ -133,40 +132,43 @@ class Accounts:
 
     Args:
         store: where trunks are.
-        config: the study's run; a full run is one pass over its data, in full batches.
-        sizes: dataset to its number of examples.
+        full_run: examples of one pass over the study's data, in full batches.
         arms: all of them, to know what they share.
         trained: their members.
+        searches: arm whose members are clusters to the search for them, which making the arm alone needs, too.
     """
 
     def __init__(
-        self, store: Store, config: RunConfig, sizes: Mapping[str, int], arms: Sequence[PlannedArm], trained: Trained
+        self,
+        store: Store,
+        full_run: int,
+        arms: Sequence[PlannedArm],
+        trained: Trained,
+        searches: Mapping[str, Search],
     ) -> None:
-        """Count who needs each member."""
-        self.store, self.trained = store, trained
-        self.full_run = full_run(config, sizes)
+        """Count who needs each member and each search."""
+        self.store, self.full_run, self.trained, self.searches = store, full_run, trained, searches
         self._users: dict[str, set[str]] = {}
         for arm in arms:
-            for job in arm.jobs.values():
-                self._users.setdefault(job.key, set()).add(arm.run.arm.name)
+            for key in (*(job.key for job in arm.jobs.values()), *(one.key for one in self._search(arm))):
+                self._users.setdefault(key, set()).add(arm.run.arm.name)
 
     def cost(self, arm: PlannedArm) -> Cost:
         """Of an arm whose members are all trained."""
         figures = {job.key: self.trained.members[job.key].figures for job in arm.jobs.values()}
+        examples = {key: int(one["examples"]) for key, one in figures.items()}
         seconds = sum(float(one["seconds"]) for one in figures.values())
         if arm.steps is not None:
-            return Cost(
-                runs=arm.steps * arm.run.config.training.batch_size / self.full_run,
-                seconds=seconds + self._trunks(arm),
-                members=len(figures),
-            )
-        shared = sum(one["examples"] for key, one in figures.items() if len(self._users[key]) > 1)
-        return Cost(
-            runs=sum(one["examples"] for one in figures.values()) / self.full_run,
-            seconds=seconds,
-            members=len(figures),
-            shared_runs=shared / self.full_run,
-        )
+            runs = arm.steps * arm.run.config.training.batch_size / self.full_run
+            return Cost(runs, seconds + self._trunks(arm), len(figures))
+        for search in self._search(arm):
+            examples[search.key], seconds = search.examples, seconds + search.seconds
+        shared = sum(count for key, count in examples.items() if len(self._users[key]) > 1)
+        return Cost(sum(examples.values()) / self.full_run, seconds, len(figures), shared / self.full_run)
+
+    def _search(self, arm: PlannedArm) -> list[Search]:
+        found = self.searches.get(arm.run.arm.name)
+        return [] if found is None else [found]
 
     def _trunks(self, arm: PlannedArm) -> float:
         """Seconds of the trunk, from its beginning to the last fork."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from boom_ray.config import RunConfig
-from boom_ray.errors import BoomError
+from boom_ray.errors import BoomError, EvaluationError
 from boom_ray.evaluation.report import means
 from boom_ray.evaluation.runner import evaluate
 from boom_ray.evaluation.scores import Evaluation, ModelRef
 from boom_ray.flows.members import Foundation
-from boom_ray.flows.preparing import Ground, check_scores, complete_ref, merged_ref, model_ref, prepare
+from boom_ray.flows.preparing import Ground, complete_ref, merged_ref, model_ref, prepare
 from boom_ray.flows.study.members import PlannedArm, Trained
 from boom_ray.flows.workspace import Workspace
 from boom_ray.merging.job import MergeInputs
@@ -43,11 +43,7 @@ class Product:
 def make_products(
     space: Workspace, foundation: Foundation, arms: Sequence[PlannedArm], trained: Trained
 ) -> tuple[list[Product], list[Failed]]:
-    """The models of all arms and seeds; what cannot be made is said and costs its arm and seed only.
-
-    Raises:
-        EvaluationError: the members could not be evaluated on the selection tasks.
-    """
+    """The models of all arms and seeds; what cannot be made is said and costs its arm and seed only."""
     products: list[Product] = []
     failures: list[Failed] = []
     selection = _selection(space, foundation, arms, trained)
@@ -70,6 +66,12 @@ def _product(
         merged = merge(space.store, ready.inputs, ready.config, lambda event: space(replace(event, unit=arm.run.name)))
         facts = {"recipe": merged.spec, "merge": merged.key, **ready.facts}
         return Product(arm, model_ref(space, merged_ref(arm.run.name, merged), config.model), facts)
+    unknown = [ref.name for ref in inputs.members if ref.fingerprint not in selection]
+    if unknown and arm.run.arm.product == "best_member":
+        raise EvaluationError(
+            f"which of its members is best cannot be told: {', '.join(unknown)} could not be evaluated on all "
+            f"selection tasks, see the errors of these tasks"
+        )
     best = max(inputs.members, key=lambda ref: selection.get(ref.fingerprint, 0.0))  # the only one, if there is one
     scores = {ref.name: selection[ref.fingerprint] for ref in inputs.members if ref.fingerprint in selection}
     facts = {"member": best.name, **({"selection": scores} if scores else {})}
@@ -87,7 +89,10 @@ def _inputs(space: Workspace, foundation: Foundation, arm: PlannedArm, trained: 
 def _selection(
     space: Workspace, foundation: Foundation, arms: Sequence[PlannedArm], trained: Trained
 ) -> dict[str, float]:
-    """Fingerprint of every member among which an arm chooses to its mean score on the selection tasks; 1 is perfect."""
+    """Fingerprint of every member among which an arm chooses to its mean score on the selection tasks; 1 is perfect.
+
+    Those that could not be evaluated on all of them are missing.
+    """
     models: dict[str, ModelRef] = {}
     for arm in arms:
         if arm.run.arm.product != "best_member" or any(job.key not in trained.members for job in arm.jobs.values()):
@@ -101,9 +106,13 @@ def _selection(
     chosen_by = foundation.evaluation.selection
     tasks = foundation.evaluation.model_copy(update={"in_domain": chosen_by, "out_of_domain": (), "selection": ()})
     evaluation = evaluate(space.store, list(models.values()), tasks, space)
-    check_scores(evaluation)
-    averages = means(evaluation.scores)
-    return {fingerprint: float(averages[ref.name]["in_domain"] or 0.0) for fingerprint, ref in models.items()}
+    failed = {one.model for one in evaluation.failures}
+    averages = means([score for score in evaluation.scores if score.model not in failed])
+    return {
+        fingerprint: float(averages[ref.name]["in_domain"] or 0.0)
+        for fingerprint, ref in models.items()
+        if ref.name not in failed
+    }
 
 
 def score_products(

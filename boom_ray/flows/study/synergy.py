@@ -36,7 +36,24 @@ Pair = tuple[str, ...]
 """One dataset or two."""
 
 
-def find_clusters(space: Workspace, foundation: Foundation, config: StudyConfig) -> dict[str, Clustering]:
+@dataclass(frozen=True)
+class Search:
+    """Clusters, and what it took to find them.
+
+    Attributes:
+        clustering: what was found.
+        key: of the artifact with the losses; arms that look at the same ones have the same.
+        examples: seen in all trainings.
+        seconds: that they took, one after the other.
+    """
+
+    clustering: Clustering
+    key: str
+    examples: int
+    seconds: float
+
+
+def find_clusters(space: Workspace, foundation: Foundation, config: StudyConfig) -> dict[str, Search]:
     """Name of every arm whose members are clusters to its clusters.
 
     They are found once for all seeds, with the study's own: they belong to the data, as the split into task types does.
@@ -52,7 +69,13 @@ def find_clusters(space: Workspace, foundation: Foundation, config: StudyConfig)
         (planned,) = plan_members(space, foundation, [whole(arm_config(config, plain, config.seed))])
         (member,) = planned.jobs.values()
         artifact = measure(space.store, PairsJob(member, arm.clusters.steps, arm.clusters.examples), space)
-        found[arm.name] = clustering(artifact, arm.clusters)
+        steps = len(artifact.figures["datasets"]) ** 2 * arm.clusters.steps  # D alone, D(D-1)/2 pairs of twice as many
+        found[arm.name] = Search(
+            clustering=clustering(artifact, arm.clusters),
+            key=artifact.key,
+            examples=steps * member.training.batch_size,
+            seconds=float(artifact.figures["seconds"]),
+        )
     return found
 
 

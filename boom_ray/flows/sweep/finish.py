@@ -20,9 +20,11 @@ from boom_ray.flows.sweep.report import CHOSEN, Findings, report_text
 from boom_ray.flows.workspace import Workspace
 from boom_ray.hashing import digest
 from boom_ray.merging.product.card import model_card
+from boom_ray.progress import clock_text
 from boom_ray.store import Artifact, Draft
+from boom_ray.sweeps.failures import KEPT
 from boom_ray.sweeps.objectives import objectives
-from boom_ray.sweeps.outcome import markdown, ranked, rows, statistics
+from boom_ray.sweeps.outcome import front_cell, markdown, ranked, rows, statistics
 from boom_ray.sweeps.trials import Trial
 
 KIND = "sweep"
@@ -61,7 +63,7 @@ def finish(
         run.table(f"{name}.csv", [dict(row) for row in comparison_rows(one)])
         run.text(f"{name}.json", json.dumps(to_json(one), indent=1))
         run.figure(f"{name}.png", gain_bars(one))
-    text = f"{report_text(found)}\n\n{markdown(trials, config)}\n"
+    text = f"{recorder.ending}\n\n{report_text(found)}\n\n{markdown(trials, config)}\n"
     best = to_yaml(found.config.model_copy(update={"name": f"{config.name}-chosen"}))
     run.text("report.md", text)
     run.text("best.yaml", best)
@@ -73,14 +75,14 @@ def finish(
     run.end()
     kept = _keep(space, recorder.key, trials, {"report.md": text, "best.yaml": best}, shown)
     space.tracker.flush()
-    _say(space, config, trials, found, kept)
+    _say(space, config, trials, found, kept, recorder.ending)
     say_summary(space, scores, folder, started, found.planned.everything)
 
 
 def marked(found: Findings, config: SweepConfig) -> dict[str, dict[str, float]]:
     """Name of every model that the report compares to its objectives, for pictures."""
-    types = {task.name: str(task.type) for task in config.evaluation.selection}
-    return {name: objectives(scores, types, config.sweep.objectives) for name, scores in found.selection.items()}
+    wanted = config.sweep.objectives
+    return {name: objectives(scores, found.types, wanted) for name, scores in found.selection.items()}
 
 
 def _keep(space: Workspace, key: str, trials: Sequence[Trial], texts: Mapping[str, str], shown: Table) -> Path:
@@ -97,10 +99,14 @@ def _keep(space: Workspace, key: str, trials: Sequence[Trial], texts: Mapping[st
     ).local()
 
 
-def _say(space: Workspace, config: SweepConfig, trials: Sequence[Trial], found: Findings, kept: Path) -> None:
+def _say(
+    space: Workspace, config: SweepConfig, trials: Sequence[Trial], found: Findings, kept: Path, ending: str
+) -> None:
     names = [objective.name for objective in config.sweep.objectives]
+    on_front = front_cell(trials, names)
     best = [
         {"trial": trial.number}
+        | on_front(trial)
         | {name: round(100 * trial.objectives[name], 2) for name in names}
         | {"point": ", ".join(f"{key} {value}" for key, value in trial.point.items())}
         for trial in ranked(trials, names)[:SHOWN]
@@ -110,8 +116,9 @@ def _say(space: Workspace, config: SweepConfig, trials: Sequence[Trial], found: 
     failed = [trial for trial in trials if trial.status == "failed"]
     lines = [
         f"{counts['trials']:.0f} trials: {counts['finished']:.0f} finished, {counts['stopped']:.0f} stopped early, "
-        f"{counts['failed']:.0f} failed.",
+        f"{counts['failed']:.0f} failed; {clock_text(counts['seconds'])} of computing. {ending}",
         *(f"  trial {trial.number} failed: {trial.error.splitlines()[0][:200]}" for trial in failed[:SHOWN]),
+        *([f"  {KEPT}"] if failed else []),
         report_text(found),
         "",
         f"The chosen run as a configuration: {kept / 'best.yaml'}   (python jobs/boom.py makes the same model of it)",

@@ -18,10 +18,12 @@ from boom_ray.flows.sweep.report import find
 from boom_ray.flows.sweep.scoring import TrialScorer
 from boom_ray.flows.workspace import store_root, workspace
 from boom_ray.store import Store, artifact_key
-from boom_ray.sweeps.check import check_space, example
+from boom_ray.sweeps.check import check_rungs, check_space, example
+from boom_ray.sweeps.failures import Failures
 from boom_ray.sweeps.reach import points
 from boom_ray.sweeps.search import search
 from boom_ray.sweeps.space import sample
+from boom_ray.sweeps.trials import Trial
 
 
 def sweep(config: SweepConfig, started: float | None = None) -> int:
@@ -49,12 +51,26 @@ def sweep(config: SweepConfig, started: float | None = None) -> int:
     if config.resume:
         _check_begun(store, config)
     with workspace(config.store, config.tracking, config.cluster) as space:
-        foundation = lay_foundation(space, _run_of(config), lambda base: check_rules(example(config), base))
+        foundation = lay_foundation(
+            space,
+            _run_of(config),
+            lambda base: check_rules(example(config), base),
+            lambda evaluation: check_rungs(config.sweep.rungs, evaluation),
+        )
         recorder = SweepRecorder(space, config)
-        scorer = TrialScorer(space, foundation, config, recorder.members)
+        failures = Failures(space.store, recorder.key)
+        if config.sweep.retry_failed:
+            failures.forget()
+        scorer = TrialScorer(space, foundation, config, recorder.members, failures)
+
+        def listen(trial: Trial) -> None:
+            failures.keep(trial)
+            recorder.trial(trial, scorer.member_keys(trial.point))
+
         try:
             trials = search(
-                config.sweep, lambda suggest: sample(config, suggest), points(config), scorer, recorder.trial
+                *(config.sweep, lambda suggest: sample(config, suggest), points(config), scorer, listen),
+                recorder.ended,
             )
             found = find(space, foundation, config, trials, scorer)
         finally:

@@ -72,7 +72,7 @@ def _stages(space: Workspace, plan: UpdatePlan, recorder: UpdateRecorder) -> Upd
     trained = train(space, material.foundation, [bags.planned])
     members = {name: trained[job.key] for name, job in bags.planned.jobs.items()}
     recorder.members(members)
-    ready = ready_to_merge(space, plan, material, members[UPDATE])
+    ready = ready_to_merge(space, plan, material, bags, members[UPDATE])
     merged = merge(space.store, ready.inputs, ready.config, space)
     recorder.merge(merged, ready)
     lineage = keep(space.store, next_lineage(plan, material, bags, members[UPDATE], merged))

@@ -17,7 +17,8 @@ from boom_ray.merging.recipe import MemberRef, resolve
 from boom_ray.merging.run import MODEL
 from boom_ray.store import ARTIFACT, Artifact, Store
 
-OLD, ELSEWHERE, NEW = "old in-domain", "old out-of-domain", "new"
+OLD, ELSEWHERE = "old in-domain", "old out-of-domain"
+NEW, NEW_ELSEWHERE = "new", "new out-of-domain"
 LIMITS = ("max_query_tokens", "max_passage_tokens")
 
 
@@ -29,7 +30,7 @@ class UpdatePlan:
         config: as the user gave it.
         before: what is updated.
         run: the configuration of everything: old and new datasets, old and new tasks, the update's training.
-        groups: `OLD`, `ELSEWHERE` and `NEW` to the names of their tasks.
+        groups: `OLD`, `ELSEWHERE`, `NEW` and `NEW_ELSEWHERE` to the names of their tasks.
         added: tasks that the old configuration did not have, whose texts the old data was not searched for.
     """
 
@@ -38,6 +39,16 @@ class UpdatePlan:
     run: RunConfig
     groups: Mapping[str, tuple[str, ...]]
     added: tuple[TaskConfig, ...]
+
+    def member(self, update: Artifact, bag: Artifact) -> MemberRef:
+        """The update member as one to merge.
+
+        Beside the model before, which counts for the examples it was made from, it counts for those of its bag, each
+        once; beside other members for what it has seen, as they do.
+        """
+        seen, once = update.figures["examples"], sum(bag.figures["examples"].values())
+        size = seen if self.config.from_members else once
+        return MemberRef(self.config.name, update.place(MODEL), update.fingerprint, size)
 
     def to_merge(self, update: MemberRef, merged: Artifact) -> list[MemberRef]:
         """The models that are merged, in the order of the weights.
@@ -68,8 +79,9 @@ def plan_update(config: UpdateConfig, before: Lineage) -> UpdatePlan:
     moved = {task.name for task in fresh.tasks}
     groups = {
         OLD: tuple(task.name for task in old.in_domain if task.name not in moved),
-        ELSEWHERE: tuple(task.name for task in run.evaluation.out_of_domain),
+        ELSEWHERE: tuple(task.name for task in old.out_of_domain if task.name not in moved),
         NEW: tuple(task.name for task in fresh.in_domain),
+        NEW_ELSEWHERE: tuple(task.name for task in fresh.out_of_domain),
     }
     known = {task.name for task in old.all_tasks}
     added = tuple(task for task in fresh.all_tasks if task.name not in known)

@@ -10,7 +10,7 @@ from boom_ray.config.update import FULL
 from boom_ray.evaluation.compare import Comparison, compare
 from boom_ray.evaluation.comparison import Scores
 from boom_ray.evaluation.report import Row
-from boom_ray.flows.update.plan import NEW, names_of
+from boom_ray.flows.update.plan import NEW, NEW_ELSEWHERE, names_of
 
 Groups: TypeAlias = Mapping[str, Sequence[str]]
 """Group of tasks to their names."""
@@ -18,6 +18,7 @@ Values: TypeAlias = Mapping[str, Mapping[str, float]]
 """Model to task to score, 1 is perfect."""
 BEFORE, AFTER = "before", "after"
 OLD_TASKS, NEW_TASKS = "old tasks", "new tasks"
+BROUGHT = (NEW, NEW_ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ def changes(values: Values, groups: Groups, other: str = BEFORE) -> list[tuple[s
 
 def gains(values: Values, groups: Groups) -> dict[str, float]:
     """Means as metrics: ``gain`` on new tasks, ``forgetting`` by group of old ones (positive: worse than before)."""
-    found = {}
+    found: dict[str, float] = {}
     for group in groups:
         differences = [change for _, own, change in changes(values, groups) if own == group]
         if differences:
             mean = sum(differences) / len(differences)
-            name = "gain/new" if group == NEW else f"forgetting/{group.replace(' ', '_')}"
-            found[name] = mean if group == NEW else 0.0 - mean
+            name = group.replace(" ", "_")
+            found |= {f"gain/{name}": mean} if group in BROUGHT else {f"forgetting/{name}": 0.0 - mean}
     return found
 
 
@@ -111,7 +112,8 @@ def comparisons(scores: Mapping[str, Scores], groups: Groups, seed: int) -> dict
     Returns:
         By a name that says what is compared; those without a common task are left out.
     """
-    parts = {OLD_TASKS: [task for group, task in names_of(groups) if group != NEW], NEW_TASKS: groups.get(NEW, ())}
+    parts = {OLD_TASKS: [task for group, task in names_of(groups) if group not in BROUGHT]}
+    parts[NEW_TASKS] = [task for group, task in names_of(groups) if group in BROUGHT]
     found = {}
     for other in (BEFORE, FULL):
         for part, tasks in parts.items():

@@ -163,15 +163,15 @@ def _union(plan: UpdatePlan, material: Material, name: str, bags: dict[str, Arti
     return UnionJob(f"bag of {name}", bags, held, seed, training.batch_size, training.epochs)
 
 
-def ready_to_merge(space: Workspace, plan: UpdatePlan, material: Material, update: Artifact) -> Prepared:
+def ready_to_merge(space: Workspace, plan: UpdatePlan, material: Material, bags: Bags, update: Artifact) -> Prepared:
     """The models that are merged, all with the prompts of the result, and what their method looks at.
 
     Raises:
         BoomError: see `boom_ray.flows.preparing.prepare`.
     """
     foundation, config = material.foundation, plan.config.merge
-    own = MemberRef(plan.config.name, update.place(MODEL), update.fingerprint, update.figures["examples"])
-    members = [with_prompts(space.store, ref, material.prompts) for ref in plan.to_merge(own, material.before)]
+    refs = plan.to_merge(plan.member(update, bags.planned.bags[UPDATE]), material.before)
+    members = [with_prompts(space.store, ref, material.prompts) for ref in refs]
     loss = LossSettings.of(plan.run.training)
     ground = Ground(plan.run.model, foundation.evaluation, loss, foundation.corpus)
     return prepare(space, MergeInputs(members, foundation.base_ref), config, ground)

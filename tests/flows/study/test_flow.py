@@ -20,8 +20,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 BROKEN = {"name": "broken", "set": {"bags.ratios": [1.0], "training.learning_rate": 1e30}}
 SEEDS = (0,)
 FILES = {
-    "report.md", "results.json", "scores.csv", "overview.csv", "tests.csv", "claims.csv", "differences.png",
-    "domains.png", "tasks.png", "cost_in_domain.png", "cost_out_of_domain.png", "synergy_cluster-merge.png",
+    "report.md", "results.json", "scores.csv", "overview.csv", "types.csv", "tasks.csv", "tests.csv", "claims.csv",
+    "differences.png", "domains.png", "tasks.png", "cost_in_domain.png", "cost_out_of_domain.png",
+    "synergy_cluster-merge.png",
     "dendrogram_cluster-merge.png",
 }  # fmt: skip
 
@@ -90,13 +91,15 @@ def test_the_report_has_scores_costs_claims_and_pictures(report, result):
 def test_costs_are_what_was_trained(result):
     costs = {name: [run.cost for run in runs.values()] for name, runs in result.arms.items() if runs}
     assert {name: {round(cost.runs, 3) for cost in own} for name, own in costs.items()} == {
-        "bls": {1.0}, "task-merge": {1.0}, "cluster-merge": {1.0}, "boom": {1.5}, "soup": {1.5}, "best": {1.5},
+        "bls": {1.0}, "task-merge": {1.0}, "boom": {1.5}, "soup": {1.5}, "best": {1.5},
+        "cluster-merge": {round(1 + 8 / 24, 3)},  # two trainings of two steps and one of four find the clusters
         "trunk": {round((19 + 3 + 5) / 24, 3)},  # the trunk to its last fork, and what branches have of their own
     }  # fmt: skip
     assert {name: own[0].members for name, own in costs.items()} == {
         "bls": 1, "task-merge": 2, "cluster-merge": 2, "boom": 2, "soup": 2, "best": 2, "trunk": 2,
     }  # fmt: skip
-    assert all(cost.shared_runs == cost.runs for name, own in costs.items() if name != "trunk" for cost in own)
+    assert all(cost.shared_runs == cost.runs for name in ("bls", "task-merge", "boom") for cost in costs[name])
+    assert [cost.shared_runs for cost in costs["cluster-merge"]] == [1.0]  # its search is its own
     assert all(cost.seconds > 0 for own in costs.values() for cost in own)
 
 

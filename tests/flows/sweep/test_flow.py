@@ -77,6 +77,10 @@ def test_mlflow_tells_what_was_tried_and_what_won(done):
     found = runs(done)
     (parent,) = found["sweep"]
     assert all(one.data.tags["mlflow.parentRunId"] == parent.info.run_id for one in found["trial"] + found["member"])
+    keys = {one.data.tags["key"] for one in found["member"]}
+    assert all(set(json.loads(one.data.tags["members"]).values()) <= keys for one in found["trial"])
+    assert {one.info.status for one in found["member"]} == {"FINISHED"}
+    assert parent.data.tags["ended"] == "The search ended after 6 trials: sweep.trials=6 were made."
     values = {one.data.params["number"]: one.data.metrics["score"] for one in found["trial"]}
     assert parent.data.metrics["best/score"] == pytest.approx(max(values.values()))
     client = mlflow.MlflowClient(f"sqlite:///{done}/store/mlflow.db")
@@ -114,6 +118,11 @@ def test_a_trial_that_cannot_be_merged_fails_with_its_reason_and_the_others_go_o
     assert {row["status"] for row in rows} == {"finished", "failed"}
     (bad,) = [row for row in rows if row["status"] == "failed"]
     assert "slerp merges exactly 2 members" in bad["error"]
+    names = artifacts(done, "failed_trial")
+    assert len(names) == 1
+    assert sweep(load_config(SweepConfig, path, ["name=faulty", "sweep.retry_failed=true"])) == 0
+    assert artifacts(done, "failed_trial") == names  # tried again, and failed again
+    assert table(done) == rows
 
 
 def test_resume_needs_an_earlier_part(done):

@@ -10,7 +10,7 @@ import pytest
 from boom_ray.config import UpdateConfig
 from boom_ray.config.load import validate
 from boom_ray.errors import ConfigError, MergeError, StoreError
-from boom_ray.flows.update.plan import ELSEWHERE, NEW, OLD, laid_over, plan_lines, plan_update
+from boom_ray.flows.update.plan import ELSEWHERE, NEW, NEW_ELSEWHERE, OLD, laid_over, plan_lines, plan_update
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.store import Artifact, Store
 from tests.flows.lineages import AWAY, TASK, lineage, run_config
@@ -54,6 +54,22 @@ def test_a_task_of_the_run_that_is_named_again_is_reported_as_new() -> None:
     assert plan.run.evaluation.out_of_domain == () and plan.added == ()
     with pytest.raises(ConfigError, match="old has a task t-away with other settings"):
         plan_update(config(evaluation={"in_domain": [{**AWAY, "split": "dev"}]}), lineage())
+
+
+def test_new_tasks_out_of_domain_are_no_old_ones() -> None:
+    plan = plan_update(config(evaluation={"in_domain": [], "out_of_domain": [NEW_TASK]}), lineage())
+    assert plan.groups == {OLD: ("t-old",), ELSEWHERE: ("t-away",), NEW_ELSEWHERE: ("t-new",)}
+    assert [task.name for task in plan.run.evaluation.out_of_domain] == ["t-away", "t-new"]
+
+
+def test_sizes_are_of_one_kind() -> None:
+    """Beside a whole model its examples count once, however often they were seen; beside members what all have seen."""
+    bag = Artifact("bag", "b", "", {}, {}, {"examples": {"a": 30, "c": 20}}, "b", {})
+    update = Artifact("member", "u", "", {}, {}, {"examples": 150}, "u", {})
+    merged = Artifact("merge", lineage().merged, "", {}, {}, {}, "m", {})
+    for flat, sizes in ((False, [100, 50]), (True, [80, 100, 150])):
+        plan = plan_update(config(from_members=flat), lineage())
+        assert [one.examples for one in plan.to_merge(plan.member(update, bag), merged)] == sizes
 
 
 def test_what_is_merged() -> None:

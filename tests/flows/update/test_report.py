@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from boom_ray.evaluation.comparison import TaskScore
-from boom_ray.flows.update.plan import ELSEWHERE, NEW, OLD
+from boom_ray.flows.update.plan import ELSEWHERE, NEW, NEW_ELSEWHERE, OLD
 from boom_ray.flows.update.report import (
     Cost,
     changes,
@@ -56,6 +56,21 @@ def test_gain_and_forgetting_have_their_signs() -> None:
     assert found == pytest.approx(
         {"forgetting/old_in-domain": 0.005, "forgetting/old_out-of-domain": -0.05, "gain/new": 0.4}
     )
+
+
+def test_new_tasks_out_of_domain_are_a_gain() -> None:
+    groups = {OLD: ("a", "b"), NEW: ("d",), NEW_ELSEWHERE: ("c",)}
+    found = gains(VALUES, groups)
+    assert found == pytest.approx({"forgetting/old_in-domain": 0.005, "gain/new": 0.4, "gain/new_out-of-domain": 0.05})
+    scores = {
+        model: {task: TaskScore(task, "STS", "in_domain", value) for task, value in own.items()}
+        for model, own in VALUES.items()
+    }
+    compared = comparisons(scores, groups, seed=1)
+    assert {name: one.overall.tasks for name, one in compared.items()} == {
+        "after and before, old tasks": 2,
+        "after and before, new tasks": 2,
+    }
 
 
 def test_old_and_new_tasks_are_compared_apart() -> None:
