@@ -52,7 +52,7 @@ def _check_readable(names: Sequence[str]) -> None:
     if closed:
         raise EvaluationError(
             f"The data of {len(closed)} of mteb's tasks is private: it is not on this machine, and the hub does not "
-            f"let you read it. Leave them out; in an entry of evaluation.benchmarks with:\n"
+            f"let you read it. Leave them out, in an entry of evaluation.benchmarks with:\n"
             f"without: [{', '.join(closed)}]"
         )
 

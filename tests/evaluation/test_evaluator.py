@@ -18,6 +18,7 @@ from boom_ray.evaluation.evaluator import Evaluator
 from boom_ray.evaluation.folders import PairData, RetrievalData, read_folder
 from boom_ray.evaluation.local_tasks import FORMS, load_task
 from boom_ray.evaluation.scores import Manner, ModelRef
+from boom_ray.hashing import file_digest
 from boom_ray.store import Store
 from tests.evaluation.task_folders import TYPES
 from tests.tiny_model import make_tiny_model
@@ -75,7 +76,10 @@ def test_spearman_by_hand(
 def test_a_score_leaves_mtebs_own_result_file(
     evaluator: Evaluator, tiny: ModelRef, tasks: dict[str, TaskConfig]
 ) -> None:
-    key, figures = evaluator.score(tiny, tasks["sts"], {"data": {"test.jsonl": "d"}}, {"weights": "w"})
+    hashes = {"test.jsonl": file_digest(Path(str(tasks["sts"].path)) / "test.jsonl")}
+    with pytest.raises(EvaluationError, match=r"test\.jsonl has changed since the job looked at it"):
+        evaluator.score(tiny, tasks["sts"], {"data": {"test.jsonl": "d"}}, {"weights": "w"})
+    key, figures = evaluator.score(tiny, tasks["sts"], {"data": hashes}, {"weights": "w"})
     artifact = evaluator.store.get("scores", key)
     assert artifact is not None and artifact.figures == figures
     result = TaskResult.from_disk(artifact.local() / "Mysts.json")

@@ -83,6 +83,6 @@ def test_private_data_that_is_not_here_is_named_while_the_hub_answers(cache, hub
     monkeypatch.setattr(constants, "ENDPOINT", hub)
     private = [TaskConfig(name=name) for name in ("French1Retrieval", "Code1Retrieval", "German1Retrieval")]
     cache("German1Retrieval")
-    with pytest.raises(EvaluationError, match=r"2 of .* private: .*without: \[French1Retrieval, Code1Retrieval\]$"):
+    with pytest.raises(EvaluationError, match=r"2 of .* private: .*\nwithout: \[French1Retrieval, Code1Retrieval\]$"):
         check_data([*NAMED, *private])
     check_data([*NAMED, private[2]])

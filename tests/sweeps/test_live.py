@@ -18,6 +18,7 @@ from boom_ray.evaluation.evaluator import Evaluator
 from boom_ray.evaluation.local_tasks import load_task
 from boom_ray.evaluation.proxies import proxy_of
 from boom_ray.evaluation.scores import ModelRef
+from boom_ray.hashing import file_digest
 from boom_ray.merging.job import MergeJob
 from boom_ray.merging.recipe import MemberRef
 from boom_ray.merging.run import MODEL, merge_here
@@ -182,12 +183,13 @@ def test_members_may_take_a_share_of_the_memory_by_cores() -> None:
 def test_tasks_are_loaded_once_and_drawn_alike(tmp_path: Path, tasks: tuple[TaskConfig, ...]) -> None:
     loaded = LoadedTasks(42)
     task = next(task for task in tasks if task.type == "clustering")
-    first = loaded.get(task, {"data": {"test.jsonl": "a"}})
+    spec = {"data": {"test.jsonl": file_digest(Path(str(task.path)) / "test.jsonl")}}
+    first = loaded.get(task, spec)
     draws = [first.rng_state.random(), first.np_rng.random()]
-    again = loaded.get(task, {"data": {"test.jsonl": "a"}})
+    again = loaded.get(task, dict(spec))
     assert again is first and [again.rng_state.random(), again.np_rng.random()] == draws
     assert load_task(task, 42).rng_state.random() == draws[0]
-    assert loaded.get(task, {"data": {"test.jsonl": "b"}}) is not first
+    assert loaded.get(task, spec | {"seed": 43}) is not first
 
 
 def test_threads_of_the_merge_leave_those_of_the_model_alone(tmp_path: Path, job: MakeJob) -> None:

@@ -110,7 +110,7 @@ def _runs_of(config: SweepConfig, reached: Sequence[Point]) -> list[RunConfig]:
 
 def _left_out(count: int) -> Iterator[str]:
     if count:
-        yield f"left out     {count} sets of members whose values do not go together; their trials fail"
+        yield f"left out     sets of members whose values do not go together: {count}; their trials fail"
 
 
 def _most(configs: Sequence[RunConfig], trials: int) -> Bill:

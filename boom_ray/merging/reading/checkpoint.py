@@ -28,6 +28,7 @@ from boom_ray.model.folder import (
     check_folder,
     is_adapter,
     modules,
+    refuse_pickles,
     shard_map,
     transformer_dir,
 )
@@ -263,7 +264,8 @@ def module_files(place: Path, label: str) -> list[Path]:
     """The safetensors files that hold one module's weights, single or sharded; none for modules without weights.
 
     Raises:
-        MergeError: a missing shard, weights only in a pickle format, or an adapter in a module that is no transformer.
+        ModelError: weights only in a pickle format.
+        MergeError: a missing shard, or an adapter in a module that is no transformer.
     """
     if (place / INDEX).exists():
         paths = [place / name for name in sorted(set(shard_map(place).values()))]
@@ -275,12 +277,7 @@ def module_files(place: Path, label: str) -> list[Path]:
         return [place / SINGLE]
     if (place / ADAPTER).exists():
         raise MergeError(f"{label}: {place} holds an adapter; fold it into the base model (merge_and_unload) first.")
-    pickled = sorted(path.name for path in place.glob("*.bin")) if place.is_dir() else []
-    if pickled:
-        raise MergeError(
-            f"{label}: {place} has its weights only as {pickled[0]}, a pickle file that could run code when opened. "
-            f"Convert the model to safetensors on a machine you trust, with SentenceTransformer.save(folder)."
-        )
+    refuse_pickles(place)
     return []
 
 

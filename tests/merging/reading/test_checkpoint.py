@@ -139,7 +139,7 @@ def test_a_file_that_shrinks_while_it_is_read(write_model: WriteModel) -> None:
 def test_weights_that_are_not_plain_safetensors(write_model: WriteModel) -> None:
     dense = write_model("pickled", TENSORS, modules={"2_Dense": {"linear.weight": torch.eye(4)}}) / "2_Dense"
     (dense / "model.safetensors").rename(dense / "pytorch_model.bin")
-    with pytest.raises(MergeError, match=r"2_Dense has its weights only as pytorch_model\.bin"):
+    with pytest.raises(ModelError, match=r"2_Dense has its weights only as pytorch_model\.bin"):
         open_checkpoint(dense.parent, "bag")
     (dense / "pytorch_model.bin").rename(dense / "adapter_model.safetensors")
     with pytest.raises(MergeError, match="fold it into the base"):
