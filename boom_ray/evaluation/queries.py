@@ -58,7 +58,7 @@ def _values(metric: str, scores: Judged, qrels: Judged, results: Judged) -> dict
         from mteb._evaluators.retrieval_metrics import mrr  # which pytrec_eval does not compute to a depth
 
         return {
-            query: float(mrr(qrels, {query: found}, [int(depth)])[f"MRR@{depth}"][0])  # type: ignore[arg-type]  # dicts
+            query: float(mrr(qrels, {query: found}, [int(depth)])[f"MRR@{depth}"][0])  # type: ignore[arg-type]  # plain dicts do
             for query, found in results.items()
         }
     column = f"{COLUMNS.get(name)}_{depth}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from boom_ray.evaluation.comparison import TaskScore
@@ -24,6 +26,13 @@ VALUES = {
     "after": {"a": 0.48, "b": 0.71, "c": 0.45, "d": 0.5},
 }
 FULL = VALUES | {"full-retraining": {"a": 0.5, "b": 0.7, "c": 0.4, "d": 0.55}}
+
+
+def scored(values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, TaskScore]]:
+    return {
+        model: {task: TaskScore(task, "STS", "in_domain", value) for task, value in own.items()}
+        for model, own in values.items()
+    }
 
 
 def test_a_row_per_task() -> None:
@@ -62,11 +71,7 @@ def test_new_tasks_out_of_domain_are_a_gain() -> None:
     groups = {OLD: ("a", "b"), NEW: ("d",), NEW_ELSEWHERE: ("c",)}
     found = gains(VALUES, groups)
     assert found == pytest.approx({"forgetting/old_in-domain": 0.005, "gain/new": 0.4, "gain/new_out-of-domain": 0.05})
-    scores = {
-        model: {task: TaskScore(task, "STS", "in_domain", value) for task, value in own.items()}
-        for model, own in VALUES.items()
-    }
-    compared = comparisons(scores, groups, seed=1)
+    compared = comparisons(scored(VALUES), groups, seed=1)
     assert {name: one.overall.tasks for name, one in compared.items()} == {
         "after and before, old tasks": 2,
         "after and before, new tasks": 2,
@@ -74,10 +79,7 @@ def test_new_tasks_out_of_domain_are_a_gain() -> None:
 
 
 def test_old_and_new_tasks_are_compared_apart() -> None:
-    scores = {
-        model: {task: TaskScore(task, "STS", "in_domain", value) for task, value in own.items()}
-        for model, own in FULL.items()
-    }
+    scores = scored(FULL)
     found = comparisons(scores, GROUPS, seed=1)
     assert {name: one.overall.tasks for name, one in found.items()} == {
         "after and before, old tasks": 3,
